@@ -1,0 +1,1 @@
+"""Top floor, Prefect and the command line: what runs when, reports and the gallery."""

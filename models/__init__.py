@@ -1,0 +1,1 @@
+"""First floor, PyTorch and array maths: motion fields, Euler integration, splatting, training."""
