@@ -1,13 +1,14 @@
 """What a person says about the motion of one photo: arrows, moving and frozen areas, speed.
 
-A hints file is JSON in relative coordinates (0…1, x right, y down), so that one file serves a photo at every size:
+A hints file is JSON in relative coordinates (0…1, x right, y down): one file serves a photo at every size:
 
     {"arrows": [{"from": [0.2, 0.5], "to": [0.4, 0.6], "seconds": 2}],
      "moving": [[[0, 0.4], [1, 0.4], [1, 1], [0, 1]]],
      "frozen": [[[0.4, 0.5], [0.5, 0.5], [0.45, 0.7]]],
      "speed": 1.0}
 
-An arrow says that what is seen at `from` reaches `to` after `seconds`. Shape legend: K hints, 2 = (x, y), H rows, W columns.
+An arrow says that what is seen at `from` reaches `to` after `seconds`.
+Shape legend: K hints, 2 = (x, y), H rows, W columns.
 """
 
 import json
@@ -82,7 +83,7 @@ class Hints:
 def arrow_samples(
     arrows: Sequence[Arrow], size_HW: tuple[int, int], *, per_arrow: int = 3
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Points along every arrow and their velocities: positions_K2 (relative x, y), velocities_K2 (pixels per frame)."""
+    """Points along every arrow: positions_K2 (relative x, y) and velocities_K2 (pixels per frame)."""
     shares = np.linspace(0.0, 1.0, per_arrow) if per_arrow > 1 else np.array([0.5])
     positions = [
         (a.start[0] + s * (a.end[0] - a.start[0]), a.start[1] + s * (a.end[1] - a.start[1]))
@@ -101,8 +102,9 @@ def hint_channels(
 ) -> NDArray[np.float32]:
     """Draw sparse hints as channels for the network: (3, H, W) float32 of dx, dy and presence.
 
-    Positions are relative (x, y) in 0…1, velocities pixels per frame at `size_HW`. Presence is a Gaussian blob, 1 at
-    the hint; dx and dy are the mean velocity of the hints near a pixel times presence. All zero without hints.
+    Positions are relative (x, y) in 0…1, velocities pixels per frame at `size_HW`. Presence is a Gaussian
+    blob, 1 at the hint; dx and dy are the mean velocity of the hints near a pixel, times presence.
+    All zero without hints.
     """
     height, width = size_HW
     channels = np.zeros((3, height, width), np.float32)
@@ -161,7 +163,7 @@ HINTS_SCHEMA: dict[str, Any] = {
         "moving": {**_POLYGONS, "description": "only what lies inside these areas moves"},
         "frozen": {
             **_POLYGONS,
-            "description": "what lies inside these areas never moves; wins over everything",
+            "description": "what lies inside these areas never moves, whatever else is said",
         },
         "speed": {
             "description": "multiplies every speed",
@@ -217,7 +219,7 @@ def _check_lengths(content: dict[str, Any], complaints: list[str]) -> None:
 
 
 def _check(value: Any, schema: dict[str, Any], place: str, complaints: list[str]) -> None:
-    """The few JSON Schema keywords that HINTS_SCHEMA uses, with messages that say place, expectation and value."""
+    """The few JSON Schema keywords that HINTS_SCHEMA uses; messages say place, expectation and value."""
     where = place or "the file"
     if schema["type"] == "number":
         _check_number(value, schema, where, complaints)
