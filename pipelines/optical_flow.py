@@ -1,0 +1,223 @@
+"""From the frames of one steady clip to its motion: the average of the optical flow of adjacent frames.
+
+What moves to and fro cancels in the average, and what keeps flowing stays (Holynski et al., CVPR 2021,
+section 3). H, W: the clip's own size; T: its frames; motion in pixels per frame at that size and 30 fps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.optical_flow_methods import METHODS, OpticalFlowMethod, optical_flow_method
+from storage.errors import UsageError
+
+__all__ = ["REFERENCE_FPS", "MotionEstimate", "OpticalFlowConfig", "average_motion"]
+
+REFERENCE_FPS = 30.0  # all motion is stored as pixels per frame at this rate
+OUTLIER_SIGMAS = 3.0
+# Two flows that should cancel may miss by this much and still agree: px, and share of their lengths
+# (Sundaram, Brox and Keutzer, ECCV 2010, use a rule of this shape).
+AGREEMENT_PIXELS = 0.5
+AGREEMENT_SHARE = 0.1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OpticalFlowConfig:
+    """How motion is measured.
+
+    `check_every`: the backward flow is computed for one pair in so many (0: never); it tells where optical
+    flow can be trusted at all, which hardly changes from frame to frame, and costs as much as the forward one.
+    `still_share` and `still_floor`: a pixel is still below this share of the clip's mean moving speed, and
+    below this speed (px/frame at 30 fps) in any case.
+    """
+
+    method: str = "dis_medium"
+    check_every: int = 6
+    still_share: float = 0.1
+    still_floor: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise UsageError(f"method must be one of {', '.join(METHODS)}, got {self.method!r}")
+        if self.check_every < 0:
+            raise UsageError(f"check_every must be 0 (never) or more, got {self.check_every}")
+        if not 0 <= self.still_share < 1 or self.still_floor <= 0:
+            raise UsageError(
+                "still_share must be in [0, 1) and still_floor above 0, "
+                f"got {self.still_share} and {self.still_floor}"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MotionEstimate:
+    """The motion of one clip at the clip's size.
+
+    `motion_2HW`: float32 px/frame at 30 fps, zero where still. `confidence_HW`: float32 in [0, 1], how
+    coherent the pairs were, |mean v| / mean |v|, where forward and backward optical flow agree.
+    `moving_HW`: bool. `average_2HW`: the average before the still part was set to zero.
+    `activity_HW`: mean |v|, px/frame at 30 fps.
+    """
+
+    motion_2HW: NDArray[np.float32]  # noqa: N815
+    confidence_HW: NDArray[np.float32]  # noqa: N815
+    moving_HW: NDArray[np.bool_]  # noqa: N815
+    average_2HW: NDArray[np.float32]  # noqa: N815
+    activity_HW: NDArray[np.float32]  # noqa: N815
+
+
+def average_motion(
+    frames: Sequence[NDArray[np.uint8]],
+    config: OpticalFlowConfig | None = None,
+    *,
+    fps: float = REFERENCE_FPS,
+    seconds: Sequence[float] | None = None,
+) -> MotionEstimate:
+    """Average the optical flow of all adjacent pairs of a clip from a still camera.
+
+    `frames`: at least two, all (H, W, 3) RGB or all (H, W) grey, uint8. Their times are `seconds` where given
+    (variable frame rate), else one frame every 1 / `fps`. Raises UsageError when there is nothing to pair.
+    """
+    config = config or OpticalFlowConfig()
+    if len(frames) < 2:
+        raise UsageError(f"motion needs at least two frames, got {len(frames)}")
+    steps_T = _steps(len(frames), fps, seconds)
+    grey = [_grey(frame) for frame in frames]
+    flows_THW2, agreement_HW = _pairwise(grey, steps_T, config)
+    average_HW2, activity_HW = _mean_without_outliers(flows_THW2)
+    # The floor keeps sensor noise on still ground from looking like incoherent motion.
+    average_2HW = np.ascontiguousarray(average_HW2.transpose(2, 0, 1))
+    speed_HW = cv2.magnitude(average_2HW[0], average_2HW[1])
+    floor = config.still_floor
+    confidence_HW = np.minimum((speed_HW + floor) / (activity_HW + floor), 1.0) * agreement_HW
+    moving_HW = _moving(speed_HW, config)
+    return MotionEstimate(
+        motion_2HW=average_2HW * moving_HW,
+        confidence_HW=confidence_HW.astype(np.float32),
+        moving_HW=moving_HW,
+        average_2HW=average_2HW,
+        activity_HW=activity_HW,
+    )
+
+
+def _steps(count: int, fps: float, seconds: Sequence[float] | None) -> NDArray[np.float64]:
+    """How many frames of the reference rate each pair spans, (T - 1,)."""
+    if seconds is None:
+        if not fps > 0:
+            raise UsageError(f"fps must be above 0, got {fps}")
+        return np.full(count - 1, REFERENCE_FPS / fps)
+    if len(seconds) != count or np.any(np.diff(seconds) <= 0):
+        raise UsageError(f"seconds must be {count} rising times, one for each frame, got {list(seconds)}")
+    return np.diff(np.asarray(seconds, dtype=np.float64)) * REFERENCE_FPS
+
+
+def _grey(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    if frame.dtype != np.uint8 or frame.ndim not in (2, 3) or (frame.ndim == 3 and frame.shape[2] != 3):
+        raise UsageError(f"frames must be (H, W, 3) or (H, W) uint8, got {frame.shape} {frame.dtype}")
+    return frame if frame.ndim == 2 else np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
+
+
+def _pairwise(
+    grey: list[NDArray[np.uint8]], steps_T: NDArray[np.float64], config: OpticalFlowConfig
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Flow of each adjacent pair at 30 fps, (T - 1, H, W, 2), and the share of checks that agreed, (H, W)."""
+    method = optical_flow_method(config.method)
+    flows_THW2 = np.empty((len(grey) - 1, *grey[0].shape, 2), dtype=np.float32)
+    agreeing_HW = np.zeros(grey[0].shape, dtype=np.float32)
+    checks = 0
+    for pair, (first, second) in enumerate(zip(grey, grey[1:], strict=False)):
+        forward_HW2 = method(first, second)
+        if config.check_every and pair % config.check_every == config.check_every // 2:
+            agreeing_HW += _agreeing(forward_HW2, method, first, second)
+            checks += 1
+        np.multiply(forward_HW2, np.float32(1.0 / steps_T[pair]), out=flows_THW2[pair])
+    return flows_THW2, agreeing_HW / np.float32(checks) if checks else np.ones_like(agreeing_HW)
+
+
+def _agreeing(
+    forward_HW2: NDArray[np.float32],
+    method: OpticalFlowMethod,
+    first: NDArray[np.uint8],
+    second: NDArray[np.uint8],
+) -> NDArray[np.float32]:
+    """1 where going there and back again returns to the start, (H, W) float32."""
+    backward_HW2 = method(second, first)
+    height, width = first.shape
+    # A quarter of the points is enough to tell where the flows agree.
+    ahead_HW2 = forward_HW2[::2, ::2]
+    y_HW, x_HW = np.mgrid[0:height:2, 0:width:2].astype(np.float32)
+    back_HW2 = cv2.remap(
+        backward_HW2,
+        x_HW + ahead_HW2[..., 0],
+        y_HW + ahead_HW2[..., 1],
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    miss_HW = np.hypot(*np.moveaxis(ahead_HW2 + back_HW2, -1, 0))
+    length_HW = np.hypot(*np.moveaxis(ahead_HW2, -1, 0)) + np.hypot(*np.moveaxis(back_HW2, -1, 0))
+    agreeing_HW = (miss_HW <= AGREEMENT_PIXELS + AGREEMENT_SHARE * length_HW).astype(np.float32)
+    return np.asarray(
+        cv2.resize(agreeing_HW, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.float32
+    )
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+def _mean_without_outliers(
+    flows_THW2: NDArray[np.float32],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean flow (H, W, 2) and mean speed (H, W) over time, without speeds beyond three standard deviations."""
+    frames, height, width, _ = flows_THW2.shape
+    mean_HW2 = np.zeros((height, width, 2), dtype=np.float32)
+    activity_HW = np.zeros((height, width), dtype=np.float32)
+    total = np.zeros(width, dtype=np.float32)
+    squares = np.zeros(width, dtype=np.float32)
+    kept = np.zeros(width, dtype=np.float32)
+    for y in range(height):
+        total[:] = 0.0
+        squares[:] = 0.0
+        kept[:] = 0.0
+        for t in range(frames):
+            for x in range(width):
+                square = flows_THW2[t, y, x, 0] ** 2 + flows_THW2[t, y, x, 1] ** 2
+                squares[x] += square
+                total[x] += np.sqrt(square)
+        for x in range(width):
+            mean = total[x] / frames
+            reach = OUTLIER_SIGMAS * np.sqrt(max(squares[x] / frames - mean * mean, 0.0))
+            # From here on `total` and `squares` hold the band's ends; the slack is for equal speeds.
+            total[x] = mean - reach - 1e-4
+            squares[x] = mean + reach + 1e-4
+        for t in range(frames):
+            for x in range(width):
+                dx = flows_THW2[t, y, x, 0]
+                dy = flows_THW2[t, y, x, 1]
+                speed = np.sqrt(dx * dx + dy * dy)
+                if total[x] <= speed <= squares[x]:
+                    mean_HW2[y, x, 0] += dx
+                    mean_HW2[y, x, 1] += dy
+                    activity_HW[y, x] += speed
+                    kept[x] += 1.0
+        for x in range(width):
+            share = 1.0 / max(kept[x], 1.0)
+            mean_HW2[y, x, 0] *= share
+            mean_HW2[y, x, 1] *= share
+            activity_HW[y, x] *= share
+    return mean_HW2, activity_HW
+
+
+def _moving(speed_HW: NDArray[np.float32], config: OpticalFlowConfig) -> NDArray[np.bool_]:
+    """Where the clip moves, bool (H, W): faster than both limits, without specks."""
+    candidates_HW = speed_HW > config.still_floor
+    if not candidates_HW.any():
+        return candidates_HW
+    limit = max(config.still_floor, config.still_share * float(speed_HW[candidates_HW].mean()))
+    # Optical flow has no detail finer than its patches: what is smaller is noise.
+    size = max(3, min(speed_HW.shape) // 64 | 1)
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
+    moving_HW = cv2.morphologyEx((speed_HW > limit).astype(np.uint8), cv2.MORPH_OPEN, kernel)
+    return np.asarray(cv2.morphologyEx(moving_HW, cv2.MORPH_CLOSE, kernel), dtype=bool)
