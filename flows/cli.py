@@ -1,0 +1,287 @@
+"""The command line: `stillstream COMMAND …`.
+
+Exit codes: 0 the job completed (failed items are listed and counted), 1 the job itself failed, or items
+failed under --strict, 2 the command was wrong, 130 interrupted. Everything heavy is imported inside the
+commands, so that `--help` answers at once.
+"""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import typer
+
+from flows.console import error_line, note, quiet_libraries, show_items, show_summary, stage_progress
+from storage.errors import StillstreamError, UsageError
+
+__all__ = ["app", "main", "run"]
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="stillstream",
+    help="Turn photo libraries into living pictures: water, clouds and smoke move, all else stays still.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Out = Annotated[
+    str, typer.Option("--out", metavar="URL", help="Where the results go: any folder or fsspec URL.")
+]
+ConfigFile = Annotated[
+    str | None,
+    typer.Option("--config", metavar="FILE", help="Settings file (TOML) instead of stillstream.toml."),
+]
+Runner = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Beam runner: local, flink, dataflow or spark.", show_default="local"),
+]
+Workers = Annotated[int | None, typer.Option(min=1, metavar="N", help="Worker processes.", show_default="1")]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 when an item failed.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object with the summary on standard output.")
+]
+
+
+@app.command()
+def demo(
+    out: Annotated[
+        str, typer.Option("--out", metavar="DIR", help="Folder for everything the demo makes.")
+    ] = "demo",
+    videos: Annotated[
+        str | None, typer.Option(metavar="URL", help="Own videos instead of drawn sample scenes.")
+    ] = None,
+    photos: Annotated[
+        str | None, typer.Option(metavar="URL", help="Own photos instead of drawn sample scenes.")
+    ] = None,
+) -> None:
+    """See the whole way once: videos, dataset, training, loops, gallery.
+
+    Example:  [bold]stillstream demo --out demo[/bold]
+    """
+    from flows.demo import run_demo
+
+    summary = run_demo(out, videos=videos, photos=photos)
+    show_summary("Demo", summary)
+
+
+@app.command()
+def dataset(
+    videos: Annotated[str, typer.Argument(metavar="VIDEOS", help="A file, folder, glob or fsspec URL.")],
+    out: Out,
+    config: ConfigFile = None,
+    runner: Runner = None,
+    workers: Workers = None,
+    strict: Strict = False,
+    as_json: AsJson = False,
+) -> None:
+    """Distil videos into a dataset of steady clips with their average motion.
+
+    Example:  [bold]stillstream dataset videos/ --out datasets/water --workers 2[/bold]
+    """
+    from flows import jobs
+
+    settings = _settings(config).override("runner", name=runner, workers=workers)
+    with stage_progress("dataset", silent=as_json) as on_progress:
+        outcome = jobs.build_dataset(videos, out, settings, on_progress)
+    _finish(outcome, strict=strict, as_json=as_json)
+
+
+@app.command()
+def train(
+    kind: Annotated[
+        Literal["motion", "animator"], typer.Argument(metavar="{motion,animator}", help="What to train.")
+    ],
+    data: Annotated[
+        str, typer.Option("--data", metavar="URL", help="A dataset made by `stillstream dataset`.")
+    ],
+    out: Out,
+    config: Annotated[
+        str, typer.Option(metavar="FILE|NAME", help="A training configuration, by name or as a JSON file.")
+    ] = "default",
+    nproc: Annotated[int, typer.Option(min=1, metavar="N", help="Training processes on this machine.")] = 1,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train the motion network or the animator on a dataset.
+
+    Example:  [bold]stillstream train motion --data datasets/water --out weights/motion --config small[/bold]
+    """
+    from flows import jobs
+
+    with stage_progress("train", silent=as_json) as on_progress:
+        outcome = jobs.train_model(
+            jobs.TrainingJob(kind=kind, data=data, out=out, config=config, nproc=nproc, resume=resume),
+            on_progress,
+        )
+    _finish(outcome, strict=False, as_json=as_json)
+
+
+@app.command()
+def evaluate(
+    data: Annotated[str, typer.Option("--data", metavar="URL", help="A dataset; its val split is used.")],
+    out: Out,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Weights to judge.", show_default="the weights in the package"),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge weights on a dataset beside baselines: evaluation.json and a page with pictures.
+
+    Example:  [bold]stillstream evaluate --data datasets/water --checkpoint weights --out evaluation[/bold]
+    """
+    from flows import jobs
+
+    with stage_progress("evaluate", silent=as_json) as on_progress:
+        outcome = jobs.evaluate_weights(data, checkpoint, out, on_progress)
+    _finish(outcome, strict=False, as_json=as_json)
+
+
+@app.command()
+def animate(
+    photos: Annotated[str, typer.Argument(metavar="PHOTOS", help="A file, folder, glob or fsspec URL.")],
+    out: Out,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Weights to use.", show_default="the weights in the package"),
+    ] = None,
+    format: Annotated[
+        str | None, typer.Option("--format", metavar="mp4|webm|gif|webp|png", show_default="mp4")
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(metavar="S", help="Length of the loop.", show_default="2")
+    ] = None,
+    fps: Annotated[
+        float | None, typer.Option(metavar="N", help="Frames per second.", show_default="30")
+    ] = None,
+    speed: Annotated[
+        float | None, typer.Option(metavar="X", help="How fast things move.", show_default="1.0")
+    ] = None,
+    renderer: Annotated[str | None, typer.Option(metavar="auto|deep|splat", show_default="auto")] = None,
+    max_side: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PIXELS", help="Longest side of the output; 0 keeps the size.", show_default="0"
+        ),
+    ] = None,
+    save_motion: Annotated[bool, typer.Option("--save-motion", help="Also write NAME.motion.npy.")] = False,
+    config: ConfigFile = None,
+    runner: Runner = None,
+    workers: Workers = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Render again what is already done.")
+    ] = False,
+    strict: Strict = False,
+    as_json: AsJson = False,
+) -> None:
+    """Animate photos as endless loops; a rerun skips what is done.
+
+    Example:  [bold]stillstream animate photos/ --out loops --format mp4[/bold]
+    """
+    from flows import jobs
+
+    settings = _settings(config).override("runner", name=runner, workers=workers)
+    settings = settings.override(
+        "animate",
+        checkpoint=checkpoint,
+        format=format,
+        seconds=seconds,
+        fps=fps,
+        speed=speed,
+        renderer=renderer,
+        max_side=max_side,
+        save_motion=save_motion or None,
+        overwrite=overwrite or None,
+    )
+    with stage_progress("animate", silent=as_json) as on_progress:
+        outcome = jobs.animate_photos(photos, out, settings, on_progress)
+    _finish(outcome, strict=strict, as_json=as_json)
+
+
+@app.command()
+def gallery(
+    url: Annotated[str, typer.Argument(metavar="URL", help="A folder that `stillstream animate` wrote.")],
+    title: Annotated[str | None, typer.Option(metavar="TEXT", help="Heading of the page.")] = None,
+    config: ConfigFile = None,
+) -> None:
+    """Write index.html beside the loops: a page that plays them, with no request to anywhere else.
+
+    Example:  [bold]stillstream gallery loops[/bold]
+    """
+    from flows.gallery import publish_gallery
+
+    settings = _settings(config).override("gallery", title=title)
+    summary = publish_gallery(url, settings.gallery)
+    show_summary("Gallery", {"page": summary.page_url, "items": summary.counts})
+
+
+def main() -> None:
+    """Entry point of the `stillstream` command."""
+    verbose = bool(os.environ.get("STILLSTREAM_VERBOSE"))
+    quiet_libraries(verbose=verbose)
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code. Errors of ours become one line; a bug keeps its traceback."""
+    try:
+        code = app(list(arguments), prog_name="stillstream", standalone_mode=False)
+    except typer.TyperException as exc:
+        error_line(f"{exc.format_message()} (see `{_help_command(arguments)}`)")
+        return 2
+    except UsageError as exc:
+        error_line(str(exc))
+        return 2
+    except StillstreamError as exc:
+        error_line(str(exc))
+        return 1
+    except (typer.Abort, KeyboardInterrupt):
+        error_line("interrupted; what is finished is kept, the same command goes on from there")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of a pipe has gone (`| head`); there is nobody left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _help_command(arguments: Sequence[str]) -> str:
+    known = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
+    command = arguments[0] if arguments and arguments[0] in known else ""
+    return " ".join(["stillstream", *([command] if command else []), "--help"])
+
+
+def _settings(config: str | None) -> Any:
+    from flows.settings import load_settings
+
+    return load_settings(config)
+
+
+def _finish(outcome: Any, *, strict: bool, as_json: bool) -> None:
+    """Show what a job did: items that are not ok, then the table, or one JSON object instead."""
+    if as_json:
+        sys.stdout.write(json.dumps(outcome.as_json(), ensure_ascii=False) + "\n")
+    show_items(outcome.items, total=outcome.not_ok, where=outcome.items_url)
+    if not as_json:
+        show_summary(outcome.title, outcome.rows)
+    if strict and outcome.failed:
+        note(f"stillstream: {outcome.failed} failed, and --strict was given")
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    main()
