@@ -19,8 +19,8 @@ def push_pull(values_HWC: Floats, weights_HW: Floats, *, enough: float = 1.0) ->
 
     A pixel keeps its own value by the share min(weight / enough, 1). Zero weight everywhere gives zeros.
     """
-    share = np.minimum(weights_HW * np.float32(1.0 / enough), np.float32(1.0))
-    return _fill(values_HWC.astype(np.float32), share.astype(np.float32))
+    share = np.minimum(weights_HW / np.float32(enough), np.float32(1.0)).astype(np.float32)
+    return _fill(values_HWC.astype(np.float32), share)
 
 
 def _fill(values: Floats, share: Floats) -> Floats:
@@ -32,7 +32,7 @@ def _fill(values: Floats, share: Floats) -> Floats:
     weighted = _resized(values * share[..., None], size, cv2.INTER_AREA)
     coarse = weighted.reshape(*mean_share.shape, -1) / np.maximum(mean_share, np.float32(1e-12))[..., None]
     # A cell that is a quarter full is as sure as its level can be: two by two pixels met one source.
-    below = _fill(coarse, np.minimum(4 * mean_share, np.float32(1.0)))
+    below = _fill(coarse, np.minimum(4 * mean_share, np.float32(1.0)).astype(np.float32))
     pulled = _resized(below, (width, height), cv2.INTER_LINEAR).reshape(values.shape)
     filled: Floats = pulled + share[..., None] * (values - pulled)
     return filled
