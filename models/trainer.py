@@ -1,0 +1,373 @@
+"""The trainer: one loop that reads from top to bottom, on one process or many, on CPUs or GPUs.
+
+    draw a batch → losses → gradients (averaged over ranks) → clip → step → average the weights
+      → now and then: log, validate, keep the best, remember everything
+
+What differs between the motion network and the animator is a `Recipe`. A training that is killed and resumed
+makes the steps it would have made: the loader's order, the augmentation and the random numbers of step k
+derive from (seed, k), and the state file holds the rest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import time
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, closing
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from models.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from models.configs import TrainConfig
+from models.dataset import Batch, Example, SampleIndex, SampleReader, ShardLoader, collate
+from models.distributed import Ranks, all_ranks, any_rank, gather, mean_over_ranks, share_buffers
+from models.training_log import TrainingLog
+from models.training_state import AveragedWeights, load_state, save_state
+from storage.errors import StillstreamError, UsageError
+from storage.objects import exists, join_url
+from storage.progress import OnProgress, Progress
+from storage.shards import Sample
+
+__all__ = ["Recipe", "TrainSummary", "Trainer", "learning_rate_factor", "parameter_groups"]
+
+logger = logging.getLogger(__name__)
+
+Pictures = dict[str, NDArray[np.uint8]]
+Scores = dict[str, Tensor]
+
+
+class Recipe(Protocol):
+    """What is trained: the network, how a sample becomes an example, the losses, and how good it is.
+
+    `losses` returns scalars, "loss" being their weighted sum. `scores` returns one number per sample of the
+    batch (NaN where a sample has none); the mean of "score" decides which weights are best, lower is better.
+    """
+
+    def build(self) -> nn.Module: ...
+
+    def example(
+        self, sample: Sample, rng: np.random.Generator, batch_rng: np.random.Generator
+    ) -> Example: ...
+
+    def validation_example(self, sample: Sample) -> Example: ...
+
+    def losses(self, network: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]: ...
+
+    def scores(self, network: nn.Module, batch: dict[str, Tensor]) -> Scores: ...
+
+    def pictures(self, network: nn.Module, batch: dict[str, Tensor]) -> Pictures: ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class TrainSummary:
+    """How a training ended. `metrics` are those of the last validation, `best_metric` its lowest "score"."""
+
+    steps: int
+    best_metric: float
+    metrics: dict[str, float]
+    checkpoint_url: str
+    seconds: float
+    skipped_samples: int = 0
+    interrupted: bool = False
+
+
+class Trainer:
+    """One training run: `Trainer(...).run()`."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        recipe: Recipe,
+        indexes: tuple[SampleIndex, SampleIndex],
+        out_url: str,
+        ranks: Ranks,
+    ) -> None:
+        """`indexes`: the samples to train on, and those to validate on."""
+        self.config, self.recipe, self.out_url, self.ranks = config, recipe, out_url, ranks
+        torch.manual_seed(config.seed)
+        memory_format = torch.channels_last if config.channels_last else torch.contiguous_format
+        self.network = recipe.build().to(ranks.device, memory_format=memory_format)  # type: ignore[call-overload]
+        if config.start_from:
+            load_weights(self.network, load_checkpoint(config.start_from).tensors, url=config.start_from)
+        self.average = AveragedWeights(self.network, config.average_decay)
+        groups = parameter_groups(self.network, config)
+        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99))
+        self.reader, self.validation_reader = (SampleReader(index, config.data) for index in indexes)
+        self.step = self.position = 0
+        self.best, self.worse_in_a_row, self.finished = math.inf, 0, False
+        self.metrics: dict[str, float] = {}
+        self.sums: dict[str, Tensor | float] = {}  # of the losses since the last logged step
+        self.seconds = 0.0
+
+    def run(
+        self,
+        *,
+        resume: bool = False,
+        on_progress: OnProgress | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> TrainSummary:
+        """Train to the end, to early stopping, or until `should_stop` says so on any rank."""
+        if resume:
+            self.restore()
+        self.log = TrainingLog(
+            self.out_url, step=self.step, tensorboard=self.config.tensorboard, write=self.first
+        )
+        module = self.wrapped()
+        started = time.monotonic() - self.seconds
+        stopped = False
+        with closing(self.reader), closing(self.validation_reader), closing(self.log):
+            for batch in self.batches():
+                self.train_step(module, batch)
+                self.step += 1
+                self.average.update(self.network, self.step)
+                self.seconds = time.monotonic() - started
+                if on_progress is not None:
+                    on_progress(
+                        Progress(stage=f"train {self.config.kind}", done=self.step, total=self.config.steps)
+                    )
+                if self.due(self.config.log_every):
+                    self.log_losses()
+                if self.due(self.config.validate_every):
+                    self.validate()
+                stopped = any_rank(should_stop(), self.ranks)
+                if stopped or self.finished or self.due(self.config.save_every):
+                    self.save()
+                if stopped or self.finished:
+                    break
+        all_ranks(self.ranks)
+        return self.summary(interrupted=stopped and not self.finished)
+
+    @property
+    def first(self) -> bool:
+        return self.ranks.is_first
+
+    def due(self, every: int) -> bool:
+        """Whether something that happens every so many steps, and at the end, happens now."""
+        return self.step % every == 0 or self.step == self.config.steps
+
+    def batches(self) -> Iterator[dict[str, Tensor]]:
+        """The batches that are left, on this process's device."""
+        if self.finished:
+            return
+        loader = ShardLoader(
+            reader=self.reader,
+            make_example=self.recipe.example,
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+            rank=self.ranks.rank,
+            world_size=self.ranks.world_size,
+            config=self.config.data,
+        )
+        stream = cast(Generator[Batch], loader.batches(self.position))
+        with closing(stream):
+            for batch in stream:
+                self.position = batch.position
+                yield self.to_device(batch.tensors)
+
+    def to_device(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Move a batch, pictures in the layout that convolutions are fastest in."""
+        moved = {}
+        for name, tensor in tensors.items():
+            if self.ranks.device.type == "cuda":
+                tensor = tensor.pin_memory().to(self.ranks.device, non_blocking=True)
+            if self.config.channels_last and tensor.dim() == 4:
+                tensor = tensor.contiguous(memory_format=torch.channels_last)
+            moved[name] = tensor
+        return moved
+
+    def wrapped(self) -> nn.Module:
+        """The losses as one module, compiled and joined to the other ranks as the configuration wants."""
+        module: nn.Module = _Losses(self.network, self.recipe)
+        if self.config.compile:
+            module.compile()
+        if self.ranks.world_size > 1:
+            return DistributedDataParallel(module)
+        return module
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """bfloat16 on GPUs; on CPUs without matrix units it is slower than float32."""
+        return torch.autocast(
+            "cuda", torch.bfloat16, enabled=self.ranks.device.type == "cuda" and self.config.bf16
+        )
+
+    def train_step(self, module: nn.Module, batch: dict[str, Tensor]) -> None:
+        """One step of the optimizer."""
+        seeds = np.random.SeedSequence((self.config.seed, self.step, self.ranks.rank)).generate_state(1)
+        torch.manual_seed(int(seeds[0]))  # dropout and the like: the same when this step is made again
+        factor = learning_rate_factor(self.step, self.config)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_rate"] * factor
+        self.network.train()
+        with self.autocast():
+            losses = module(batch)
+        self.optimizer.zero_grad(set_to_none=True)
+        losses["loss"].backward()
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
+        self.optimizer.step()
+        for name, value in (losses | {"gradient": norm}).items():
+            # On the device, in double precision: reading a number here would make the GPU wait every step.
+            self.sums[name] = self.sums.get(name, 0.0) + value.detach().double()
+
+    def sums_so_far(self) -> dict[str, float]:
+        """The losses since the last logged step as numbers. Raises StillstreamError when training went astray."""
+        sums = {name: float(value) for name, value in self.sums.items()}
+        if not all(math.isfinite(value) for value in sums.values()):
+            raise StillstreamError(
+                f"the losses are no longer finite near step {self.step}: {sums}; lower learning_rate or clip_norm "
+                "and --resume from the last state"
+            )
+        return sums
+
+    def log_losses(self) -> None:
+        """The mean losses since the last logged step."""
+        count = (self.step - 1) % self.config.log_every + 1
+        means = {name: value / count for name, value in self.sums_so_far().items()}
+        means = mean_over_ranks(means, self.ranks)
+        rate = self.optimizer.param_groups[-1]["lr"]
+        self.log.add(self.step, "train", means | {"learning_rate": rate, "seconds": round(self.seconds, 3)})
+        self.sums = {}
+
+    @torch.no_grad()
+    def validate(self) -> None:
+        """Score the averaged weights; keep them when they are the best so far; decide whether to go on."""
+        share_buffers(self.average.module, self.ranks)
+        batches = self.validation_batches()
+        found = [self.recipe.scores(self.average.module, batch) for batch in batches]
+        joined = (
+            {name: torch.cat([each[name].float().cpu() for each in found]) for name in found[0]}
+            if found
+            else {}
+        )
+        everyone = gather(joined, self.ranks)
+        self.metrics = {name: float(values.nanmean()) for name, values in sorted(everyone.items())}
+        score = self.metrics["score"]
+        self.log.add(self.step, "validation", self.metrics)
+        if self.first and batches:
+            self.log.add_pictures(self.step, self.recipe.pictures(self.average.module, batches[0]))
+        self.worse_in_a_row = 0 if score < self.best else self.worse_in_a_row + 1
+        if score < self.best:
+            self.best = score
+            self.save_weights("best")
+        patience = self.config.patience
+        self.finished = self.step >= self.config.steps or 0 < patience <= self.worse_in_a_row
+
+    def validation_batches(self) -> list[dict[str, Tensor]]:
+        """Every rank's share of the validation samples, always the same ones in the same order."""
+        rows = range(self.ranks.rank, len(self.validation_reader.index), self.ranks.world_size)
+        examples = [self.validation_reader.example(row, self.recipe.validation_example) for row in rows]
+        found = [each for each in examples if each is not None]
+        size = self.config.batch_size
+        return [self.to_device(collate(found[start : start + size])) for start in range(0, len(found), size)]
+
+    def save_weights(self, name: str) -> None:
+        """Write the averaged weights with where they come from."""
+        if self.first:
+            metadata = {"step": self.step, "metrics": self.metrics, "training": self.config.to_json()}
+            url = join_url(self.out_url, f"{name}.safetensors")
+            save_checkpoint(
+                url, self.average.module.state_dict(), self.config.network, self.config.kind, metadata
+            )
+
+    def save(self) -> None:
+        """Remember everything; the state comes last, and is what a resumed run believes."""
+        sums = mean_over_ranks(self.sums_so_far(), self.ranks)
+        if not self.first:
+            return
+        self.log.save()
+        self.save_weights("last")
+        metadata = {
+            "step": self.step,
+            "position": self.position,
+            "best": self.best if math.isfinite(self.best) else None,
+            "worse_in_a_row": self.worse_in_a_row,
+            "finished": self.finished,
+            "metrics": self.metrics,
+            "sums": sums,
+            "seconds": self.seconds,
+            "samples": self.reader.index.digest,
+            "batch_size": self.config.batch_size,
+        }
+        save_state(
+            join_url(self.out_url, "state.safetensors"),
+            {"network": self.network, "average": self.average.module},
+            {"optimizer": self.optimizer},
+            config=self.config.to_json(),
+            metadata=metadata,
+        )
+
+    def restore(self) -> None:
+        """Take up the state of an earlier run, if there is one."""
+        url = join_url(self.out_url, "state.safetensors")
+        if not exists(url):
+            logger.info("nothing to resume at %s, starting anew", self.out_url)
+            return
+        modules = {"network": self.network, "average": self.average.module}
+        state = load_state(url, modules, {"optimizer": self.optimizer})
+        if state["samples"] != self.reader.index.digest:
+            raise UsageError(
+                f"{self.out_url} was trained on other samples; name the same --data, or a new --out"
+            )
+        self.step, self.position, self.seconds = state["step"], state["position"], state["seconds"]
+        self.best = math.inf if state["best"] is None else state["best"]
+        self.worse_in_a_row, self.metrics, self.sums = (
+            state["worse_in_a_row"],
+            state["metrics"],
+            state["sums"],
+        )
+        self.finished = state["finished"] and self.step >= self.config.steps
+
+    def summary(self, *, interrupted: bool) -> TrainSummary:
+        """How it went."""
+        best = join_url(self.out_url, "best.safetensors")
+        return TrainSummary(
+            steps=self.step,
+            best_metric=self.best,
+            metrics=self.metrics,
+            checkpoint_url=best if math.isfinite(self.best) else join_url(self.out_url, "last.safetensors"),
+            seconds=self.seconds,
+            skipped_samples=len(self.reader.skipped | self.validation_reader.skipped),
+            interrupted=interrupted,
+        )
+
+
+class _Losses(nn.Module):
+    """The losses of a batch as a module, since the gradients of many ranks meet in a module's forward."""
+
+    def __init__(self, network: nn.Module, recipe: Recipe) -> None:
+        super().__init__()
+        self.network = network
+        self.recipe = recipe
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return self.recipe.losses(self.network, batch)
+
+
+def learning_rate_factor(step: int, config: TrainConfig) -> float:
+    """Linear warm-up, then half a cosine from 1 to `config.final_rate`."""
+    if step < config.warmup_steps:
+        return (step + 1) / config.warmup_steps
+    progress = (step - config.warmup_steps) / max(config.steps - config.warmup_steps, 1)
+    return config.final_rate + (1 - config.final_rate) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def parameter_groups(network: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
+    """Groups for the optimizer: a lower rate for the encoder, no decay for biases and normalisation."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault((name.startswith("backbone."), parameter.dim() > 1), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "base_rate": config.learning_rate * (config.encoder_rate if in_encoder else 1.0),
+            "weight_decay": config.weight_decay if decays else 0.0,
+        }
+        for (in_encoder, decays), parameters in sorted(groups.items(), reverse=True)
+    ]
