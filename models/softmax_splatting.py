@@ -25,9 +25,10 @@ from models.compiled import compiled
 from storage.errors import UsageError
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
-    Way = tuple[Tensor, Tensor | None, Tensor | None]  # displacement, importance, log weight
+    Way = tuple[Tensor, Tensor, Tensor | None, Tensor | None]  # features, displacement, Z, log weight
 
 __all__ = [
     "Splat",
@@ -240,34 +241,39 @@ def softmax_splat(
     features_BCHW: Tensor, displacement_B2HW: Tensor, importance_B1HW: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Differentiable splat: average (B, C, H, W) in the features' type, weights (B, 1, H, W) in float32."""
-    return _splat_torch(features_BCHW, [(displacement_B2HW, importance_B1HW, None)])
+    return _splat_torch([(features_BCHW, displacement_B2HW, importance_B1HW, None)])
 
 
 def symmetric_splat(
-    features_BCHW: Tensor,
-    forward_B2HW: Tensor,
-    backward_B2HW: Tensor,
-    importance_B1HW: Tensor | None,
+    features_BCHW: tuple[Tensor, Tensor],
+    displacements_B2HW: tuple[Tensor, Tensor],
+    importances_B1HW: tuple[Tensor, Tensor] | None,
     alpha_B: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Splat forward with weight 1 − alpha and backward with weight alpha, one alpha in [0, 1] per sample."""
+    """Splat the first with weight 1 − alpha and the second with alpha, over one sum of weights.
+
+    For a loop both are the photo, displaced forward and backward; in training they are a clip's start and
+    end frame. One alpha in [0, 1] per sample. Returns as `softmax_splat` does.
+    """
     alpha = alpha_B.float().view(-1, 1, 1, 1)
-    ways: list[Way] = [
-        (forward_B2HW, importance_B1HW, (1 - alpha).log()),
-        (backward_B2HW, importance_B1HW, alpha.log()),
-    ]
-    return _splat_torch(features_BCHW, ways)
+    first, second = importances_B1HW or (None, None)
+    return _splat_torch(
+        [
+            (features_BCHW[0], displacements_B2HW[0], first, (1 - alpha).log()),
+            (features_BCHW[1], displacements_B2HW[1], second, alpha.log()),
+        ]
+    )
 
 
-def _splat_torch(features: Tensor, ways: list[Way]) -> tuple[Tensor, Tensor]:
+def _splat_torch(ways: list[Way]) -> tuple[Tensor, Tensor]:
     import torch
 
-    batch, channels, height, width = features.shape
+    batch, channels, height, width = ways[0][0].shape
     # One spare cell per picture takes what falls outside, and is cut off at the end.
     cells = height * width + 1
-    maximum = torch.full((batch * cells,), -torch.inf, device=features.device)
+    maximum = torch.full((batch * cells,), -torch.inf, device=ways[0][0].device)
     plans = []
-    for displacement, importance, log_weight in ways:
+    for features, displacement, importance, log_weight in ways:
         index, bilinear = _corners(displacement.float(), cells)
         z = features.new_zeros((batch, 1, height, width), dtype=torch.float32)
         z = z if importance is None else importance.float()
@@ -275,12 +281,12 @@ def _splat_torch(features: Tensor, ways: list[Way]) -> tuple[Tensor, Tensor]:
         corner_z = z.reshape(batch, 1, height * width).expand(-1, 4, -1)
         reached = corner_z.detach().masked_fill(bilinear.detach() <= 0, -torch.inf)
         maximum.scatter_reduce_(0, index.reshape(-1), reached.reshape(-1), "amax")
-        plans.append((index, bilinear, corner_z))
-    flat = features.float().reshape(batch, channels, height * width)
-    # The weight travels as one more channel, so numerator and denominator take the same path.
-    source = torch.cat([flat, torch.ones_like(flat[:, :1])], dim=1).permute(0, 2, 1)
-    sums = source.new_zeros((batch * cells, channels + 1))
-    for index, bilinear, corner_z in plans:
+        plans.append((features, index, bilinear, corner_z))
+    sums = torch.zeros((batch * cells, channels + 1), device=maximum.device)
+    for features, index, bilinear, corner_z in plans:
+        flat = features.float().reshape(batch, channels, height * width)
+        # The weight travels as one more channel, so numerator and denominator take the same path.
+        source = torch.cat([flat, torch.ones_like(flat[:, :1])], dim=1).permute(0, 2, 1)
         highest = maximum[index]
         exponent = (corner_z - highest).masked_fill(highest == -torch.inf, -torch.inf)
         # Only sources without any weight have an exponent above 0; clamped, they add 0 and not NaN.
@@ -291,12 +297,19 @@ def _splat_torch(features: Tensor, ways: list[Way]) -> tuple[Tensor, Tensor]:
                 index[:, corner].reshape(-1),
                 (weight[:, corner].unsqueeze(-1) * source).reshape(-1, channels + 1),
             )
-    landed = sums.view(batch, cells, channels + 1)[:, : cells - 1].permute(0, 2, 1)
+    return _average_torch(sums, (batch, channels, height, width), ways[0][0].dtype)
+
+
+def _average_torch(
+    sums: Tensor, shape: tuple[int, int, int, int], dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    batch, channels, height, width = shape
+    landed = sums.view(batch, height * width + 1, channels + 1)[:, :-1].permute(0, 2, 1)
     landed = landed.reshape(batch, channels + 1, height, width)
     weights = landed[:, channels:]
     empty = weights <= 0
     average = (landed[:, :channels] / weights.masked_fill(empty, 1.0)).masked_fill(empty, 0.0)
-    return average.to(features.dtype), weights
+    return average.to(dtype), weights
 
 
 def _corners(displacement: Tensor, cells: int) -> tuple[Tensor, Tensor]:
