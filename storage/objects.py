@@ -35,6 +35,8 @@ from storage.retries import ShortReadError, attempt, attempt_keeping_missing, tr
 
 __all__ = [
     "ObjectInfo",
+    "Url",
+    "atomic_path",
     "atomic_writer",
     "delete_object",
     "digest_object",
@@ -154,41 +156,51 @@ def publish_file(local: Path | str, url: Url) -> ObjectInfo:
 
 
 @contextmanager
-def atomic_writer(url: Url) -> Iterator[BinaryIO]:
-    """A binary stream whose content appears under `url` when the block ends well, else not at all."""
+def atomic_path(url: Url) -> Iterator[Path]:
+    """A local path to write a file to; it appears under `url` when the block ends well, else not at all.
+
+    For writers that need a name, such as video muxers. The path has no telling suffix.
+    """
     location = parse_url(url)
     if location.is_local:
-        with _local_writer(location) as stream:
-            yield stream
+        with _local_temporary(location) as path:
+            yield path
         return
     with tempfile.TemporaryDirectory(prefix="stillstream-") as folder:
         path = Path(folder) / "object"
-        with translating_full_disk(location.url), path.open("w+b") as stream:
-            yield stream
+        with translating_full_disk(location.url):
+            yield path
         publish_file(path, location.url)
 
 
 @contextmanager
-def _local_writer(location: Location) -> Iterator[BinaryIO]:
+def atomic_writer(url: Url) -> Iterator[BinaryIO]:
+    """A binary stream whose content appears under `url` when the block ends well, else not at all."""
+    with atomic_path(url) as path, path.open("w+b") as stream:
+        yield stream
+
+
+@contextmanager
+def _local_temporary(location: Location) -> Iterator[Path]:
     final = local_path(location)
     temporary = final.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
 
-    def begin() -> BinaryIO:
+    def begin() -> None:
         if final.is_dir():
             raise IsADirectoryError(location.path)
         final.parent.mkdir(parents=True, exist_ok=True)
-        return temporary.open("w+b")
+        temporary.touch(exist_ok=False)
 
-    def finish(stream: BinaryIO) -> None:
-        stream.flush()
-        os.fsync(stream.fileno())
+    def finish() -> None:
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
         os.replace(temporary, final)
 
-    stream = attempt(begin, doing="write", url=location.url)
+    attempt(begin, doing="write", url=location.url)
     try:
-        with stream, translating_full_disk(location.url):
-            yield stream
-            attempt(lambda: finish(stream), doing="write", url=location.url)
+        with translating_full_disk(location.url):
+            yield temporary
+        attempt(finish, doing="write", url=location.url)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
