@@ -32,7 +32,7 @@ class OpticalFlowConfig:
     """How motion is measured.
 
     `check_every`: the backward flow is computed for one pair in so many (0: never); it tells where optical
-    flow can be trusted at all, which hardly changes from frame to frame, and costs as much as the forward one.
+    flow can be trusted at all, which hardly changes from frame to frame, and costs as much as the forward.
     `still_share` and `still_floor`: a pixel is still below this share of the clip's mean moving speed, and
     below this speed (px/frame at 30 fps) in any case.
     """
@@ -170,7 +170,7 @@ def _agreeing(
 def _mean_without_outliers(
     flows_THW2: NDArray[np.float32],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean flow (H, W, 2) and mean speed (H, W) over time, without speeds beyond three standard deviations."""
+    """Mean flow (H, W, 2) and mean speed (H, W) over time, without pairs beyond three standard deviations."""
     frames, height, width, _ = flows_THW2.shape
     mean_HW2 = np.zeros((height, width, 2), dtype=np.float32)
     activity_HW = np.zeros((height, width), dtype=np.float32)

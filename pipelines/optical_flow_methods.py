@@ -33,8 +33,7 @@ def optical_flow_method(name: str) -> OpticalFlowMethod:
 
 def _dis(preset: int) -> OpticalFlowMethod:
     """Dense inverse search (Kroeger et al., ECCV 2016)."""
-    engine = cv2.DISOpticalFlow.create(preset)
-    return lambda first, second: engine.calc(first, second, None)
+    return _engine(lambda: cv2.DISOpticalFlow.create(preset))
 
 
 def _farneback() -> OpticalFlowMethod:
@@ -54,13 +53,14 @@ def _farneback() -> OpticalFlowMethod:
 
 
 def _engine(create: Callable[[], Any]) -> OpticalFlowMethod:
+    """One of OpenCV's algorithm objects; its type stubs do not know that the output may be None."""
     engine = create()
     return lambda first, second: np.asarray(engine.calc(first, second, None), dtype=np.float32)
 
 
 def _rlof() -> OpticalFlowMethod:
     """Robust local optical flow (Senst et al., 2012–2016); it asks for three channels."""
-    engine = cv2.optflow.DenseRLOFOpticalFlow.create()
+    engine: Any = cv2.optflow.DenseRLOFOpticalFlow.create()
 
     def calculate(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.float32]:
         bgr = [cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR) for frame in (first, second)]

@@ -48,6 +48,7 @@ MANIFEST_SCHEMA = pa.schema(
         pa.field("key", pa.string(), nullable=False),
         pa.field("source", pa.string(), nullable=False),
         pa.field("sha256", pa.string()),
+        pa.field("source_tag", pa.string()),  # size and entity tag: whether the source is still the same
         pa.field("clip_start_seconds", pa.float64()),
         *_STATUS_FIELDS,
         pa.field("stage", pa.string()),
@@ -83,6 +84,10 @@ LEDGER_SCHEMA = pa.schema(
     [
         pa.field("photo", pa.string(), nullable=False),
         pa.field("source", pa.string(), nullable=False),
+        # What the photo was when it was listed: a rerun compares these and reads nothing.
+        pa.field("source_size", pa.int64()),
+        pa.field("source_etag", pa.string()),
+        pa.field("name", pa.string()),  # path of its results, without a suffix
         pa.field("photo_sha256", pa.string()),
         pa.field("config_digest", pa.string()),
         pa.field("weights_digest", pa.string()),
