@@ -217,11 +217,10 @@ def gallery(
 
     Example:  [bold]stillstream gallery loops[/bold]
     """
-    from flows.gallery import publish_gallery
+    from flows import jobs
 
     settings = _settings(config).override("gallery", title=title)
-    summary = publish_gallery(url, settings.gallery)
-    show_summary("Gallery", {"page": summary.page_url, "items": summary.counts})
+    _finish(jobs.publish_gallery(url, settings), strict=False, as_json=False)
 
 
 def main() -> None:

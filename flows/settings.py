@@ -25,12 +25,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_or
 from storage.errors import UsageError
 
 if TYPE_CHECKING:
-    from pipelines.motion_dataset import DatasetConfig
     from pipelines.photo_animation import AnimationConfig
-    from pipelines.runner import RunnerConfig
 
     from flows.gallery import GalleryConfig
     from flows.nightly import NightlyConfig
+    from pipelines.motion_dataset import DatasetConfig
+    from pipelines.runner import RunnerConfig
 
 __all__ = ["SECTIONS", "Settings", "config_from_values", "load_settings"]
 
@@ -102,10 +102,10 @@ class Settings:
         config_class = getattr(importlib.import_module(module), class_name)
         return config_from_values(config_class, self.values.get(name, {}), where=f"{self.origin}: {name}")
 
-    def override(self, name: str, **values: object) -> "Settings":
+    def override(self, section: str, /, **values: object) -> "Settings":
         """The same settings with some values of one section replaced; None leaves a value as it is."""
         given = {key: value for key, value in values.items() if value is not None}
-        merged = {**self.values, name: {**self.values.get(name, {}), **given}}
+        merged = {**self.values, section: {**self.values.get(section, {}), **given}}
         return dataclasses.replace(self, values=merged)
 
     def check(self) -> dict[str, Any]:

@@ -1,0 +1,37 @@
+"""The flow that animates a library of photos."""
+
+import flows.prefect_environment  # noqa: F401
+
+# isort: split
+from prefect import flow
+
+from flows.jobs import Outcome
+from flows.outcomes import final_state, run_name
+from flows.settings import load_settings
+from flows.tasks import animate_photos_task
+
+__all__ = ["animate_photos_flow"]
+
+
+@flow(name="animate-photos", flow_run_name=run_name("animate", "out"))
+def animate_photos_flow(
+    photos: str,
+    out: str,
+    checkpoint: str | None = None,
+    config: str | None = None,
+    workers: int | None = None,
+    overwrite: bool = False,
+) -> list[Outcome]:
+    """Animate `photos` into loops at `out`; what is done already is skipped.
+
+    Args:
+        photos: A file, folder, glob or any fsspec URL.
+        out: Folder of the loops and their ledger.
+        checkpoint: Weights; None takes the settings', then those in the package.
+        config: Settings file (TOML); None takes stillstream.toml and the environment.
+        workers: Worker processes; None takes the settings'.
+        overwrite: Render again what is done.
+    """
+    settings = load_settings(config).override("runner", workers=workers)
+    settings = settings.override("animate", checkpoint=checkpoint, overwrite=overwrite or None)
+    return final_state(animate_photos_task(photos, out, settings))

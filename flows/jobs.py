@@ -1,0 +1,201 @@
+"""What one command does, as a plain function with a plain result; commands and flows both call it.
+
+Each job runs its pipeline or training, publishes the page that belongs to it, and says what became of every
+item.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Literal
+
+from storage.manifest import read_rows
+from storage.objects import exists, join_url
+from storage.progress import OnProgress, Progress
+from storage.reasons import Status
+
+if TYPE_CHECKING:
+    from flows.settings import Settings
+
+__all__ = [
+    "Outcome",
+    "TrainingJob",
+    "animate_photos",
+    "build_dataset",
+    "evaluate_weights",
+    "publish_gallery",
+    "train_model",
+]
+
+logger = logging.getLogger(__name__)
+
+Kind = Literal["motion", "animator"]
+Item = tuple[str, str, str, str]  # name, status, reason, message
+KEPT_ITEMS = 50
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What a job did: `rows` for a person's table, `summary` for a machine, and the items that are not ok.
+
+    `items` are the first of `not_ok`; all of them are in the file at `items_url`.
+    """
+
+    title: str
+    rows: Mapping[str, object]
+    summary: Mapping[str, Any]
+    items: list[Item] = field(default_factory=list)
+    not_ok: int = 0
+    failed: int = 0
+    items_url: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """The summary with the items that are not ok."""
+        named = [dict(zip(("name", "status", "reason", "message"), item, strict=True)) for item in self.items]
+        return {**self.summary, "items": named}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainingJob:
+    """What to train on what: `config` is the name of a configuration or the URL of a file."""
+
+    kind: Kind
+    data: str
+    out: str
+    config: str = "default"
+    nproc: int = 1
+    resume: bool = False
+
+
+def build_dataset(
+    videos: str, out: str, settings: "Settings", on_progress: OnProgress | None = None
+) -> Outcome:
+    """Distil videos into a dataset and publish its report."""
+    from flows.report import publish_report
+    from pipelines import motion_dataset
+
+    summary = motion_dataset.build_dataset(videos, out, settings.dataset, settings.runner, on_progress)
+    report_url = publish_report(out)
+    _tell(on_progress, "report")
+    manifest = join_url(out, "manifest.parquet")
+    return Outcome(
+        title="Dataset",
+        rows={
+            "clips": summary.counts,
+            "reasons": summary.reasons,
+            "splits": summary.splits,
+            "seconds": f"{summary.seconds:.1f}",
+            "by stage": _seconds(summary.stage_seconds),
+            "dataset": out,
+            "report": report_url,
+        },
+        summary={**dataclasses.asdict(summary), "report": report_url},
+        items=_items(manifest, "source"),
+        not_ok=summary.counts["rejected"] + summary.counts["failed"],
+        failed=summary.counts["failed"],
+        items_url=manifest,
+    )
+
+
+def train_model(
+    job: TrainingJob, on_progress: OnProgress | None = None, on_line: Callable[[str], None] | None = None
+) -> Outcome:
+    """Train in this process; under torchrun when there are several or `on_line` wants the log's lines."""
+    from flows.training import launch_training
+    from models import train
+
+    if job.nproc > 1 or on_line is not None:
+        summary = launch_training(job, on_line=on_line or logger.info, on_progress=on_progress)
+    else:
+        trained = train.train(
+            job.kind, job.config, job.data, job.out, resume=job.resume, on_progress=on_progress
+        )
+        summary = dataclasses.asdict(trained)
+    return Outcome(
+        title=f"Training ({job.kind})",
+        rows={
+            "steps": summary["steps"],
+            "best score": summary["best_metric"],
+            "metrics": summary["metrics"],
+            "seconds": f"{summary['seconds']:.1f}",
+            "checkpoint": summary["checkpoint_url"],
+        },
+        summary={**summary, "kind": job.kind, "out": job.out},
+    )
+
+
+def evaluate_weights(
+    data: str, checkpoint: str | None, out: str, on_progress: OnProgress | None = None
+) -> Outcome:
+    """Judge weights on a dataset's val split and publish the figures with pictures."""
+    from models.evaluate import evaluate
+
+    from flows.evaluation_page import publish_evaluation
+
+    evaluation = evaluate(data, checkpoint, on_progress=on_progress)
+    page_url = publish_evaluation(evaluation, out)
+    return Outcome(
+        title="Evaluation",
+        rows={**evaluation.headline(), "page": page_url},
+        summary={**evaluation.as_json(), "page": page_url},
+    )
+
+
+def animate_photos(
+    photos: str, out: str, settings: "Settings", on_progress: OnProgress | None = None
+) -> Outcome:
+    """Animate photos into a folder of loops with its ledger."""
+    from pipelines import photo_animation
+
+    summary = photo_animation.animate_photos(photos, out, settings.animate, settings.runner, on_progress)
+    ledger = join_url(out, "ledger.parquet")
+    counts = summary.counts
+    return Outcome(
+        title="Animation",
+        rows={
+            "photos": counts,
+            "reasons": summary.reasons,
+            "seconds": f"{summary.seconds:.1f}",
+            "loops": out,
+        },
+        summary=dataclasses.asdict(summary),
+        items=_items(ledger, "photo"),
+        not_ok=counts["rejected"] + counts["failed"],
+        failed=counts["failed"],
+        items_url=ledger,
+    )
+
+
+def publish_gallery(url: str, settings: "Settings") -> Outcome:
+    """Write the gallery page beside the loops."""
+    from flows import gallery
+
+    summary = gallery.publish_gallery(url, settings.gallery)
+    return Outcome(
+        title="Gallery",
+        rows={"page": summary.page_url, "photos": summary.counts},
+        summary=dataclasses.asdict(summary),
+    )
+
+
+def _items(url: str, name: str) -> list[Item]:
+    """The first items that are not ok in a manifest or ledger."""
+    if not exists(url):
+        return []
+    rows = read_rows(url, columns=[name, "status", "reason", "message"])
+    bad = (row for row in rows if row["status"] != Status.OK)
+    return [
+        (row[name], row["status"], row["reason"] or "", row["message"] or "")
+        for row in islice(bad, KEPT_ITEMS)
+    ]
+
+
+def _tell(on_progress: OnProgress | None, stage: str) -> None:
+    if on_progress is not None:
+        on_progress(Progress(stage=stage, done=1, total=1))
+
+
+def _seconds(stages: Mapping[str, float] | Iterable[tuple[str, float]]) -> str:
+    return ", ".join(f"{name} {seconds:.1f} s" for name, seconds in dict(stages).items())

@@ -1,0 +1,40 @@
+"""What a flow run is called and how it ends: states that tell the truth about failed items."""
+
+import flows.prefect_environment  # noqa: F401
+
+# isort: split
+import datetime
+from collections.abc import Callable
+
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+from prefect.states import Completed
+
+from flows.jobs import Outcome
+
+__all__ = ["final_state", "run_name"]
+
+
+def run_name(verb: str, parameter: str) -> Callable[[], str]:
+    """A name for flow runs that tells what is worked on and when: `dataset water 2026-11-22 03:00`."""
+
+    def name() -> str:
+        url = str(flow_run.parameters.get(parameter) or "")
+        now = datetime.datetime.now(datetime.UTC)
+        return f"{verb} {url.rstrip('/').rpartition('/')[2]} {now:%Y-%m-%d %H:%M}"
+
+    return name
+
+
+def final_state(*outcomes: Outcome) -> list[Outcome]:
+    """Completed, and named so when items failed on the way; a broken job has raised before it comes here.
+
+    Prefect takes a State that a flow returns for the run's own and hands its data to the flow's caller, who
+    therefore sees the outcomes.
+    """
+    failed = sum(outcome.failed for outcome in outcomes)
+    state: State[list[Outcome]] = Completed(message="done", data=list(outcomes))
+    if failed:
+        message = f"done, but {failed} item{'' if failed == 1 else 's'} failed; the artifacts list them"
+        state = Completed(name="CompletedWithFailedItems", message=message, data=list(outcomes))
+    return state  # type: ignore[return-value]
