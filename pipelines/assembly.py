@@ -2,8 +2,8 @@
 
     parts → rows judged → plan of shards → shards → manifest → dataset.json (the commit) → parts removed
 
-Everything follows from the parts and the previous version alone and in a fixed order, so that a run killed at any
-point is finished by the next one with the same bytes. Shards of the previous version stay as they are.
+Everything follows from the parts and the previous version alone and in a fixed order, so that a run killed
+at any point is finished by the next one with the same bytes. Shards of the previous version stay as they are.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ def commit(
     config: dict[str, Any],
     config_digest: str,
 ) -> DatasetInfo:
-    """Write the manifest and then dataset.json, which keeps the digest of the version before as its parent."""
+    """Write the manifest and then dataset.json, whose parent is the digest of the version before."""
     parent = archive_version(dataset_url)
     splits: Counter[str] = Counter()
     statuses: list[dict[str, Any]] = []

@@ -50,7 +50,8 @@ class ClipConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Window:
-    """A stretch of a video: where it starts, in seconds and in frames of the video, and its length in seconds."""
+    """A stretch of a video: where it starts, in seconds and in frames of the video, and its length in
+    seconds."""
 
     start_seconds: float
     start_frame: int
@@ -59,7 +60,8 @@ class Window:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Clip:
-    """The frames of one window: (H, W, 3) RGB uint8 each, their times in the video in seconds, and their rate."""
+    """The frames of one window: (H, W, 3) RGB uint8 each, their times in the video in seconds, and their
+    rate."""
 
     frames: list[NDArray[np.uint8]]
     seconds: list[float]
@@ -82,7 +84,7 @@ def check_video(info: VideoInfo, config: ClipConfig) -> None:
     """Raise RejectedError where a video cannot give a clip by what its header says."""
     if min(info.width, info.height) < config.smallest_side:
         raise RejectedError(
-            f"expected at least {config.smallest_side} px on the shorter side, got {info.width}x{info.height}",
+            f"the shorter side should have {config.smallest_side} px, got {info.width}x{info.height}",
             reason=Reason.TOO_SMALL,
         )
     if info.fps < 1.0 / FARTHEST_FRAMES:
@@ -110,8 +112,8 @@ def plan_windows(info: VideoInfo, config: ClipConfig) -> list[Window]:
 def read_clip(path: Path, window: Window, config: ClipConfig) -> Clip:
     """Decode one window.
 
-    Raises RejectedError when the video ends too early in it or its frames are too far apart, MediaError when it
-    cannot be decoded.
+    Raises RejectedError when the video ends too early in it or its frames are too far apart, MediaError
+    when it cannot be decoded.
     """
     frames: list[NDArray[np.uint8]] = []
     seconds: list[float] = []

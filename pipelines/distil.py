@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 
 from pipelines.clip import Clip, ClipConfig, Window, check_video, plan_windows, read_clip
 from pipelines.clip_sample import SampleConfig, make_sample
 from pipelines.motion_statistics import motion_statistics
-from pipelines.optical_flow import OpticalFlowConfig, average_motion
+from pipelines.optical_flow import OpticalFlowConfig, average_motion, grey_frame
 from pipelines.screening import ScreeningConfig, screen_frames
 from pipelines.stabilise import StabiliseConfig, stabilise_clip
 from storage.digest import digest_bytes
@@ -136,8 +135,7 @@ def _measure_window(path: Path, window: Window, config: MeasureConfig, row: Row,
         clip = read_clip(path, window, config.clip)
         row |= {"frames": len(clip.frames)}
     with stages("screen"):
-        grey = [np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), dtype=np.uint8) for frame in clip.frames]
-        screening = screen_frames(grey, config.screening)
+        screening = screen_frames([grey_frame(frame) for frame in clip.frames], config.screening)
         row |= {"brightness": screening.brightness}
     with stages("stabilise"):
         clip, camera = stabilise_clip(clip, config.stabilise)

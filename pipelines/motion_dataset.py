@@ -6,6 +6,8 @@
 A run that was killed is taken up by the next one; videos added later only write new shards.
 """
 
+# mypy: disable-error-code="no-untyped-call"
+# Beam is typed in parts only.
 from __future__ import annotations
 
 import logging
@@ -55,8 +57,8 @@ VIDEO_SUFFIXES = frozenset(
 class DatasetConfig:
     """How a dataset is built.
 
-    `measure`: all that changes the samples themselves. `selection`: limits on their scores, changeable afterwards.
-    `shard_bytes`: size at which a shard is full. `time_limit`: seconds that one video may take.
+    `measure`: all that changes the samples themselves. `selection`: limits on their scores, changeable
+    afterwards. `shard_bytes`: size at which a shard is full. `time_limit`: seconds that one video may take.
     """
 
     measure: MeasureConfig = field(default_factory=MeasureConfig)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pipelines.optical_flow_methods import METHODS, OpticalFlowMethod, optical_flow_method
 from storage.errors import UsageError
 
-__all__ = ["REFERENCE_FPS", "MotionEstimate", "OpticalFlowConfig", "average_motion"]
+__all__ = ["REFERENCE_FPS", "MotionEstimate", "OpticalFlowConfig", "average_motion", "grey_frame"]
 
 REFERENCE_FPS = 30.0  # all motion is stored as pixels per frame at this rate
 OUTLIER_SIGMAS = 3.0
@@ -87,7 +87,7 @@ def average_motion(
     if len(frames) < 2:
         raise UsageError(f"motion needs at least two frames, got {len(frames)}")
     steps_T = _steps(len(frames), fps, seconds)
-    grey = [_grey(frame) for frame in frames]
+    grey = [grey_frame(frame) for frame in frames]
     flows_THW2, agreement_HW = _pairwise(grey, steps_T, config)
     average_HW2, activity_HW = _mean_without_outliers(flows_THW2)
     # The floor keeps sensor noise on still ground from looking like incoherent motion.
@@ -116,7 +116,8 @@ def _steps(count: int, fps: float, seconds: Sequence[float] | None) -> NDArray[n
     return np.diff(np.asarray(seconds, dtype=np.float64)) * REFERENCE_FPS
 
 
-def _grey(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def grey_frame(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A frame (H, W, 3) RGB as (H, W) grey; grey ones pass. Raises UsageError for anything else."""
     if frame.dtype != np.uint8 or frame.ndim not in (2, 3) or (frame.ndim == 3 and frame.shape[2] != 3):
         raise UsageError(f"frames must be (H, W, 3) or (H, W) uint8, got {frame.shape} {frame.dtype}")
     return frame if frame.ndim == 2 else np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), dtype=np.uint8)

@@ -1,8 +1,8 @@
 """Parts: what one source gave, kept under `<dataset>/parts/` until the dataset is committed.
 
-A part is `<name>.tar` with the measured samples and `<name>.json` with the rows, which is written last: a part
-without it was interrupted and is made again. The name follows from the source's URL and entity tag and from the
-configuration, so that a rerun takes up what a killed run left and nothing that is out of date.
+A part is `<name>.tar` with the measured samples and `<name>.json` with the rows, which is written last: a
+part without it was interrupted and is made again. The name follows from the source's URL and entity tag and
+from the configuration, so that a rerun takes up what a killed run left and nothing that is out of date.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
 """How Beam jobs run: the runner by name, its options, and what a job tells while it runs and when it is done.
 
-Local jobs run in Beam's portable local runner, which is named here on purpose: Beam's default would first look for
-a binary to download. One worker runs inside this process, several are processes of their own.
+Local jobs run in Beam's portable local runner, which is named here on purpose: Beam's default would first
+look for a binary to download. One worker runs inside this process, several are processes of their own.
 """
 
+# mypy: disable-error-code="no-untyped-call"
+# Beam is typed in parts only.
 from __future__ import annotations
 
 import contextlib
@@ -20,7 +22,7 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 
 from storage.errors import StillstreamError, UsageError
 from storage.progress import OnProgress, Progress
@@ -54,8 +56,8 @@ class RunnerConfig:
     def __post_init__(self) -> None:
         if self.name.lower() == "dask":
             raise UsageError(
-                "the dask runner is refused: it loses data without an error (only the last of two sinks runs, and "
-                f"the last batch is dropped); choose one of {', '.join(RUNNERS)}"
+                "the dask runner is refused: it loses data without an error (only the last of two sinks "
+                f"runs, and the last batch is dropped); choose one of {', '.join(RUNNERS)}"
             )
         if self.name not in RUNNERS:
             raise UsageError(f"unknown runner {self.name!r}; choose one of {', '.join(RUNNERS)}")
@@ -83,7 +85,7 @@ class ProgressBoard:
         self.path = path
 
     def note(self, word: str) -> None:
-        """Say that one item ended as `word`; a worker on another machine, where the file is not, says nothing."""
+        """Say that one item ended as `word`; a worker on another machine, without the file, is silent."""
         with contextlib.suppress(OSError):
             descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND)
             try:
@@ -122,8 +124,8 @@ def run_pipeline(
 ) -> JobResult:
     """Build a pipeline, run it to its end and return what it counted.
 
-    `build(pipeline, board)` applies the transforms; its workers may `board.note(word)` for every item. An error of
-    ours inside a worker comes out as itself, not wrapped by the runner.
+    `build(pipeline, board)` applies the transforms; its workers may `board.note(word)` for every item. An
+    error of ours inside a worker comes out as itself, not wrapped by the runner.
     """
     begin = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="stillstream-job-") as folder:

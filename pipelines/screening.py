@@ -26,10 +26,10 @@ EDGE_SHARE = 0.25  # bars reach at most this far into the picture on each side
 class ScreeningConfig:
     """Limits of the first pass. Levels are grey levels of 255.
 
-    `darkest`: mean level of the brightest tenth. `cut_level` and `cut_ratio`: a cut changes the picture by this many
-    levels at least and so many times as much as its neighbours do. `fade_level`: levels between first and
-    last frame that a fade or dissolve must bridge. `stillest`: a frame that differs less is the same picture.
-    `thickest_bar`: share of the height or width that black bars may take.
+    `darkest`: mean level of the brightest tenth. `cut_level` and `cut_ratio`: a cut changes the picture by
+    this many levels at least and so many times as much as its neighbours do. `fade_level`: levels between
+    first and last frame that a fade or dissolve must bridge. `stillest`: a frame that differs less is the
+    same picture. `thickest_bar`: share of the height or width that black bars may take.
     """
 
     darkest: float = 24.0

@@ -23,8 +23,8 @@ class SelectionConfig:
     """Limits on the scores of a clip.
 
     `least_speed`: mean speed of the moving pixels, diagonals of the picture per second. `least_moving` and
-    `most_moving`: share of the picture that moves. `least_coherence`: how much of the motion is left in its average.
-    `largest_drift`: what is left of the camera's motion, share of the diagonal. `least_fluid`: see
+    `most_moving`: share of the picture that moves. `least_coherence`: how much of the motion is left in its
+    average. `largest_drift`: what is left of the camera's motion, share of the diagonal. `least_fluid`: see
     `pipelines.fluidity`.
     """
 
@@ -38,7 +38,8 @@ class SelectionConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.least_moving < self.most_moving <= 1:
             raise UsageError(
-                f"expected 0 <= least_moving < most_moving <= 1, got {self.least_moving} and {self.most_moving}"
+                "expected 0 <= least_moving < most_moving <= 1, "
+                f"got {self.least_moving} and {self.most_moving}"
             )
         if min(self.least_speed, self.largest_drift) < 0:
             raise UsageError("least_speed and largest_drift must be 0 or more")

@@ -1,7 +1,8 @@
 """Is the camera still? If it trembles or drifts, every frame is warped back onto the clip's first frame.
 
-Corners of the first frame are followed through the clip. What stays where it was is the still background; where
-nothing stays, the background is what all frames agree to have moved like one plane (a homography per frame).
+Corners of the first frame are followed through the clip. What stays where it was is the still background;
+where nothing stays, the background is what all frames agree to have moved like one plane (a homography per
+frame).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.clip import Clip
+from pipelines.optical_flow import grey_frame
 from storage.errors import RejectedError, UsageError
 from storage.reasons import Reason
 
@@ -32,12 +34,12 @@ FOLLOW = {
 class StabiliseConfig:
     """When a camera counts as still, and how much motion of it is taken out.
 
-    `corners` followed at most. `still_pixels`: a corner that never leaves its place by more (px at 512 px on the
-    longer side) is still. `still_cells`: the background must reach over this share of the cells with corners.
-    `agreeing_cells`: the share that must move as one plane to be taken for the camera's motion;
+    `corners` followed at most. `still_pixels`: a corner that never leaves its place by more (px at 512 px
+    on the longer side) is still. `still_cells`: the background must reach over this share of the cells with
+    corners. `agreeing_cells`: the share that must move as one plane to be taken for the camera's motion;
     `slow_cells`: the share that is enough when it moves no farther than `slow_drift`, which is too little for
-    fluid. `largest_drift`: the farthest the picture's corners may travel and still be brought back; both drifts
-    are shares of the diagonal over the whole clip.
+    fluid. `largest_drift`: the farthest the picture's corners may travel and still be brought back; both
+    drifts are shares of the diagonal over the whole clip.
     """
 
     corners: int = 240
@@ -61,8 +63,8 @@ class StabiliseConfig:
 class CameraPath:
     """What the camera did: `homographies_T33` lead from each frame to the first (None: it stood still).
 
-    `travel`: how far the picture's corners went at most, share of the diagonal. `residual`: how far the background
-    still moves once brought back, share of the diagonal. `verified`: a still background was seen.
+    `travel`: how far the picture's corners went at most, share of the diagonal. `residual`: how far the
+    background still moves once brought back, share of the diagonal. `verified`: a still background was seen.
     """
 
     homographies_T33: NDArray[np.float64] | None  # noqa: N815
@@ -77,7 +79,7 @@ def stabilise_clip(clip: Clip, config: StabiliseConfig | None = None) -> tuple[C
     Raises RejectedError (camera_motion) when the camera moved too far to be brought back.
     """
     config = config or StabiliseConfig()
-    path = follow_camera([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in clip.frames], config)
+    path = follow_camera([grey_frame(frame) for frame in clip.frames], config)
     if path.homographies_T33 is None:
         return clip, path
     if path.travel > config.largest_drift:
@@ -129,7 +131,7 @@ def _corners(grey: NDArray[np.uint8], count: int) -> Points:
     )
     if found is None:
         return np.zeros((0, 2), dtype=np.float32)
-    points_N2 = found.reshape(-1, 2)
+    points_N2 = np.asarray(found, dtype=np.float32).reshape(-1, 2)
     taken: dict[int, int] = {}
     kept = []
     for index, cell in enumerate(_cells(points_N2, grey.shape)):
@@ -157,7 +159,7 @@ def _reach(points_N2: Points, chosen_N: NDArray[np.bool_], shape: tuple[int, ...
 def _follow(
     grey: list[NDArray[np.uint8]], start_N2: Points, frames: list[int]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Where the corners of the first frame are in the given ones: (T, N, 2) and whether they were found (T, N)."""
+    """Where the first frame's corners are in the given ones, (T, N, 2), and whether found, (T, N)."""
     tracks_TN2 = np.zeros((len(frames), *start_N2.shape), dtype=np.float32)
     seen_TN = np.zeros((len(frames), len(start_N2)), dtype=bool)
     if not len(start_N2):
@@ -231,7 +233,8 @@ def _bring_back(
     shown_HW = np.full((height, width), 255, dtype=np.uint8)
     blank_HW = shown_HW.copy()
     for homography_33 in homographies_T33:
-        shown_HW &= cv2.warpPerspective(blank_HW, homography_33, (width, height), flags=cv2.INTER_NEAREST)
+        warped = cv2.warpPerspective(blank_HW, homography_33, (width, height), flags=cv2.INTER_NEAREST)
+        shown_HW = np.minimum(shown_HW, warped)
     top, bottom = _inset(shown_HW.min(axis=1, where=_middle(shown_HW, 1), initial=255))
     left, right = _inset(shown_HW.min(axis=0, where=_middle(shown_HW, 0), initial=255))
     return [

@@ -1,8 +1,11 @@
 """The Beam side of dataset building: thin transforms that name, count and call.
 
-Sources travel between stages as small records, never frames: one DoFn fetches, decodes, measures and publishes.
+Sources travel between stages as small records, never frames: one DoFn fetches, decodes, measures and
+publishes.
 """
 
+# mypy: disable-error-code="no-untyped-call, type-arg, name-defined"
+# Beam is typed in parts only.
 from __future__ import annotations
 
 import json
@@ -12,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.metrics import Metrics
+from apache_beam.metrics.metric import Metrics
 from storage.isolated import run_isolated
 
 from pipelines.distil import Distilled, MeasureConfig, Row, Source, distil_video, source_row
@@ -93,7 +96,7 @@ def distil_source(source: ObjectInfo, job: DistilJob) -> tuple[str, Distilled]:
         with _fetched(source) as path:
             known = Source(url=source.url, sha256=digest_file(path), about=describe_source(source))
             distilled: Distilled = run_isolated(
-                distil_video, path, known, job.measure, timeout=job.time_limit
+                distil_video, path, known, job.measure, timeout_s=job.time_limit
             )
             return known.sha256, distilled
     except ItemError as error:
