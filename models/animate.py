@@ -31,7 +31,7 @@ __all__ = ["LivingPhoto", "LoopStyle", "Networks", "animate_photo", "load_networ
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 
-# On a CPU the deep renderer costs about a second per megapixel and frame: beyond this, auto takes the plain one.
+# The deep renderer costs a CPU about a second per megapixel and frame: beyond this, auto takes the plain one.
 DEEP_PIXELS_ON_CPU = 1_000_000
 LEAST_SPEED = 0.03  # pixels per frame at 30 frames per second; slower than this nothing is seen to move
 LEAST_SHARE = 2e-4
@@ -41,7 +41,7 @@ ONE_DIRECTION = 0.55  # |mean v| / mean |v| above which the motion has one direc
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoopStyle:
-    """What a person chooses about a loop's look: frames at fps, speed as a factor, how readily things move."""
+    """A loop's look: frames at fps, speed as a factor, strength (how readily things move), renderer."""
 
     frames: int = 60
     fps: float = 30.0
@@ -62,9 +62,9 @@ class Networks:
 class LivingPhoto:
     """A photo's loop and what is known about it.
 
-    frames: (H, W, 3) uint8, rendered as they are asked for; motion_2HW: pixels per output frame, speed included, 0
-    where still; moving_HW: 0 still … 1; confidence: 0…1; mean_speed: of what moves, pixels per output frame;
-    category: falling, rising, drifting left, drifting right or mixed.
+    frames: (H, W, 3) uint8, rendered as they are asked for; motion_2HW: pixels per output frame, speed
+    included, 0 where still; moving_HW: 0 still … 1; confidence: 0…1; mean_speed: of what moves, pixels per
+    output frame; category: falling, rising, drifting left, drifting right or mixed.
     """
 
     frames: Iterator[Bytes]
@@ -99,12 +99,14 @@ def _places(checkpoint: str | None, renderer: str) -> tuple[str, str | None]:
     motion = _find(checkpoint, "motion")
     if motion is None:
         raise UsageError(
-            "no weights for the motion network; train them (stillstream train motion …) and name them by --checkpoint"
+            "no weights for the motion network; train them (stillstream train motion …) "
+            "and name them by --checkpoint"
         )
     animator = None if renderer == "splat" else _find(checkpoint, "animator")
     if renderer == "deep" and animator is None:
         raise UsageError(
-            "no weights for the deep renderer; train them (stillstream train animator …) or use --renderer splat"
+            "no weights for the deep renderer; train them (stillstream train animator …) "
+            "or use --renderer splat"
         )
     return motion, animator
 

@@ -1,8 +1,8 @@
 """Writing a loop: frames → one file of the wanted format (or a folder of frames), and its poster.
 
 Frames are streamed into the encoder; only a GIF parks them on disk, since its palette needs to see them all.
-A loop appears under its name when it is complete. What is still in the frames stays still in the file: exactly
-in PNG, APNG, GIF and WebP; in videos as far as the encoder can be told to leave it alone.
+A loop appears under its name when it is complete. What is still in the frames stays still in the file:
+exactly in PNG, APNG, GIF and WebP; in videos as far as the encoder can be told to leave it alone.
 """
 
 import io
@@ -56,6 +56,8 @@ FORMATS: dict[str, LoopFormat] = {
     "apng": LoopFormat(suffix=".apng"),
     "png": LoopFormat(suffix=""),
 }
+# A loop is one group of pictures: a key frame in its midst would pulse. Longer than any loop.
+ONE_GROUP = 10_000
 VIDEOS = ("mp4", "webm", "hevc", "av1")
 
 
@@ -183,12 +185,12 @@ def _write_video(
 ) -> LoopFile:
     tags = exif_tags(options.exif)
     if repeat == 1 and not tags:
-        count = encode_video(frames, url, fps=fps, format=format, crf=options.crf)
+        count = encode_video(frames, url, fps=fps, format=format, crf=options.crf, gop=ONE_GROUP)
         return LoopFile(url=url, frames=count, size=stat_object(url).size)
     with tempfile.TemporaryDirectory(prefix="stillstream-") as folder:
         once = os.path.join(folder, f"once{FORMATS[format].suffix}")
         final = Path(folder) / f"final{FORMATS[format].suffix}"
-        count = encode_video(frames, once, fps=fps, format=format, crf=options.crf)
+        count = encode_video(frames, once, fps=fps, format=format, crf=options.crf, gop=ONE_GROUP)
         repeat_video(Path(once), final, periods=repeat, frames=count, fps=fps, tags=tags)
         published = publish_file(final, url)
     return LoopFile(url=url, frames=count * repeat, size=published.size)

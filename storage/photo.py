@@ -83,10 +83,13 @@ def read_photo(url: str, *, max_side: int = 0, max_pixels: int = MAX_PIXELS) -> 
     return decode_photo(read_bytes(url), max_side=max_side, max_pixels=max_pixels)
 
 
-def decode_photo(data: bytes, *, max_side: int = 0, max_pixels: int = MAX_PIXELS) -> Photo:
+def decode_photo(
+    data: bytes, *, max_side: int = 0, max_pixels: int = MAX_PIXELS, background: str = "white"
+) -> Photo:
     """Decode a photo; a `max_side` above 0 scales a larger one down (Lanczos) until its longer side fits.
 
-    Raises MediaError (empty, truncated, unreadable) and RejectedError (too_small, too_large, unsupported).
+    What is transparent is laid over `background`. Raises MediaError (empty, truncated, unreadable) and
+    RejectedError (too_small, too_large, unsupported).
     """
     if not data:
         raise MediaError("the file is empty", reason=Reason.EMPTY)
@@ -95,7 +98,8 @@ def decode_photo(data: bytes, *, max_side: int = 0, max_pixels: int = MAX_PIXELS
         warnings.simplefilter("always")
         try:
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                photo = _decode(image, notes, max_side=max_side, max_pixels=max_pixels)
+                _check_header(image, max_pixels)
+                photo = _decode(image, notes, max_side=max_side, background=background)
         except DECODER_ERRORS as exc:
             raise _translate(exc, data) from exc
     for warning in caught:
@@ -103,8 +107,7 @@ def decode_photo(data: bytes, *, max_side: int = 0, max_pixels: int = MAX_PIXELS
     return photo
 
 
-def _decode(image: Image.Image, notes: list[str], *, max_side: int, max_pixels: int) -> Photo:
-    _check_header(image, max_pixels)
+def _decode(image: Image.Image, notes: list[str], *, max_side: int, background: str) -> Photo:
     if image.format not in ("MPO", "JPEG") and getattr(image, "is_animated", False):
         notes.append("the file holds several pictures; only the first is used")
     orientation, exif = _read_exif(image, notes)
@@ -117,7 +120,7 @@ def _decode(image: Image.Image, notes: list[str], *, max_side: int, max_pixels: 
     plain = _eight_bit(image)
     if plain.size != target:
         plain = plain.resize(target, Image.Resampling.LANCZOS, reducing_gap=3.0)
-    plain = _over_white(plain, lambda colours: _to_srgb(colours, profile, notes))
+    plain = _composited(plain, background, lambda colours: _to_srgb(colours, profile, notes))
     if orientation in TURNS:
         plain = plain.transpose(TURNS[orientation])
     pixels = np.asarray(plain)
@@ -204,15 +207,17 @@ def _scale_wide(values: NDArray[Any]) -> NDArray[np.uint8]:
     return (np.clip(finite / full, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
 
 
-def _over_white(image: Image.Image, convert: Callable[[Image.Image], Image.Image]) -> Image.Image:
-    """Convert the colours, then lay what is transparent over white."""
+def _composited(
+    image: Image.Image, background: str, convert: Callable[[Image.Image], Image.Image]
+) -> Image.Image:
+    """Convert the colours, then lay what is transparent over the background."""
     if image.mode != "RGBA":
         return convert(image)
     alpha = image.getchannel("A")
     colours = convert(image.convert("RGB"))
     if alpha.getextrema()[0] == 255:
         return colours
-    return Image.composite(colours, Image.new("RGB", image.size, "white"), alpha)
+    return Image.composite(colours, Image.new("RGB", image.size, background), alpha)
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None, notes: list[str]) -> Image.Image:
