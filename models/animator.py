@@ -111,11 +111,10 @@ class Animator(nn.Module):
         height, width = start_B3HW.shape[-2:]
         start, end, moving = (_padded(each, 4) for each in (start_B3HW, end_B3HW, moving_B1HW))
         forward, backward = (_padded(each, 4) for each in displacements)
-        base, _ = _splat_between(start, end, moving, (forward, backward), alpha_B)
+        base = _splat_between((start, end), moving, (forward, backward), alpha_B)
         correction = self._correct(base, (start, end), moving, (forward, backward), alpha_B)
         fade = (4 * alpha_B * (1 - alpha_B)).clamp(min=0).sqrt().view(-1, 1, 1, 1)
-        rendered = (base + fade * correction).clamp(0.0, 1.0)
-        frame = start + moving * (rendered - start)
+        frame = (base + moving * fade * correction).clamp(0.0, 1.0)
         return frame[..., :height, :width]
 
     def _correct(
@@ -137,7 +136,8 @@ class Animator(nn.Module):
             (fields[0], fields[1]),
             alpha,
         )
-        return cast(Tensor, self.decoder(base, landed, share, alpha))
+        # Still features are nobody's: the renderer never splats them, so the decoder must not see them.
+        return cast(Tensor, self.decoder(base, landed * share, share, alpha))
 
 
 class Encoder(nn.Module):
@@ -209,12 +209,13 @@ class ResidualBlock(nn.Module):
 
 
 def _splat_between(
-    start: Tensor, end: Tensor, moving: Tensor, displacements: tuple[Tensor, Tensor], alpha: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The colour splat; where nothing lands the two pictures cross-fade."""
-    landed, weights = _splat_pair((start, end), None, moving, displacements, alpha)
-    share = alpha.view(-1, 1, 1, 1)
-    return torch.where(weights > 0, landed, start + share * (end - start)), weights
+    pictures: tuple[Tensor, Tensor], moving: Tensor, displacements: tuple[Tensor, Tensor], alpha: Tensor
+) -> Tensor:
+    """The colour splat over the still start; where nothing lands the two pictures cross-fade."""
+    landed, weights = _splat_pair(pictures, None, moving, displacements, alpha)
+    start, end = pictures
+    faded = start + alpha.view(-1, 1, 1, 1) * (end - start)
+    return start + moving * (torch.where(weights > 0, landed, faded) - start)
 
 
 def _splat_pair(

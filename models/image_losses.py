@@ -181,7 +181,7 @@ def _vgg(device: str) -> nn.Sequential:
     network = vgg16(weights=None)
     # weights_only refuses anything but tensors, so that reading the file runs no code.
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-    layers = cast(nn.Sequential, network.features)[: VGG_LAYERS[-1] + 1]
+    layers = network.features[: VGG_LAYERS[-1] + 1]
     return cast(nn.Sequential, layers.to(device).eval().requires_grad_(False))
 
 
@@ -207,7 +207,7 @@ class PatchDiscriminator(nn.Module):
 
 def adversarial_loss(discriminator: PatchDiscriminator, prediction_B3HW: Tensor) -> Tensor:
     """The generator's hinge loss: its frames should be judged real."""
-    return -discriminator(prediction_B3HW).mean()
+    return -cast(Tensor, discriminator(prediction_B3HW)).mean()
 
 
 def discriminator_loss(

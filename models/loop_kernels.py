@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from models.compiled import compiled
 
-__all__ = ["TILE", "average_band", "composite_band", "splat_window"]
+__all__ = ["TILE", "average_band", "lay_over", "splat_features", "splat_window", "write_moving"]
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -138,6 +138,55 @@ def _splat_row(
 
 
 @compiled
+def splat_features(
+    weighted: Floats,
+    field: Floats,
+    ratio: float,
+    scale: float,
+    share: float,
+    offset: tuple[int, int],
+    sums: Floats,
+) -> None:
+    """Add (h, w, C) sources, already weighted, to `sums`, which has a rim of one cell, with any C.
+
+    ratio: grid cells per source cell; scale: source cells per grid cell; offset (y, x): the first source in
+    the band's coordinates.
+    """
+    height, width, channels = weighted.shape
+    _, rows, columns = field.shape
+    band_height, band_width = sums.shape[0] - 2, sums.shape[1] - 2
+    size, gain = np.float32(scale), np.float32(share)
+    for y in range(height):
+        at_y = min(max((y + 0.5) * ratio - 0.5, 0.0), rows - 1.0)
+        j = int(at_y)
+        below, part_y = min(j + 1, rows - 1), np.float32(at_y - j)
+        for x in range(width):
+            if weighted[y, x, channels - 1] <= 0:
+                continue
+            at_x = min(max((x + 0.5) * ratio - 0.5, 0.0), columns - 1.0)
+            i = int(at_x)
+            right, part_x = min(i + 1, columns - 1), np.float32(at_x - i)
+            high = field[0, j, i] + part_x * (field[0, j, right] - field[0, j, i])
+            low = field[0, below, i] + part_x * (field[0, below, right] - field[0, below, i])
+            px = np.float32(x + offset[1] + 1) + size * (high + part_y * (low - high))
+            high = field[1, j, i] + part_x * (field[1, j, right] - field[1, j, i])
+            low = field[1, below, i] + part_x * (field[1, below, right] - field[1, below, i])
+            py = np.float32(y + offset[0] + 1) + size * (high + part_y * (low - high))
+            if not (px >= 0 and py >= 0 and px < band_width + 1 and py < band_height + 1):
+                continue
+            x0, y0 = int(px), int(py)
+            fx, fy = px - np.float32(x0), py - np.float32(y0)
+            high, low = gain * (np.float32(1) - fy), gain * fy
+            left, other = np.float32(1) - fx, fx
+            for c in range(channels):
+                value = weighted[y, x, c]
+                sums[y0, x0, c] += high * left * value
+                sums[y0, x0 + 1, c] += high * other * value
+                sums[y0 + 1, x0, c] += low * left * value
+                sums[y0 + 1, x0 + 1, c] += low * other * value
+
+
+@compiled
 def average_band(sums: Floats, moving: Floats, enough: float, colour: Floats) -> int:
     """Divide the sums by their weight into `colour` (h, w, 3); count moving pixels with too little weight."""
     height, width, _ = colour.shape
@@ -155,15 +204,24 @@ def average_band(sums: Floats, moving: Floats, enough: float, colour: Floats) ->
 
 
 @compiled
-def composite_band(colour: Floats, moving: Floats, photo: Bytes, frame: Bytes) -> None:
-    """Lay the moving part over the photo; where nothing moves the frame keeps the photo's bytes."""
+def lay_over(colour: Floats, moving: Floats, photo: Bytes) -> None:
+    """Mix the band's colours with the photo by the moving share, in place: 0 leaves the photo's colour."""
     height, width, _ = colour.shape
     for y in range(height):
         for x in range(width):
             share = moving[y, x]
-            if share <= 0:
-                continue
             for c in range(3):
                 still = np.float32(photo[y, x, c])
-                value = still + share * (colour[y, x, c] - still)
-                frame[y, x, c] = np.uint8(min(max(value + np.float32(0.5), np.float32(0)), np.float32(255)))
+                colour[y, x, c] = still + share * (colour[y, x, c] - still) if share > 0 else still
+
+
+@compiled
+def write_moving(colour: Floats, moving: Floats, frame: Bytes) -> None:
+    """Round the colours into the frame where anything moves; elsewhere its bytes are not touched."""
+    height, width, _ = colour.shape
+    for y in range(height):
+        for x in range(width):
+            if moving[y, x] > 0:
+                for c in range(3):
+                    value = colour[y, x, c] + np.float32(0.5)
+                    frame[y, x, c] = np.uint8(min(max(value, np.float32(0)), np.float32(255)))

@@ -5,7 +5,7 @@ Legend: H, W the photo; h, w a window of it; 2 is (dx, dy) in pixels per output 
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import cv2
@@ -26,6 +26,8 @@ T = TypeVar("T", np.float32, np.uint8)
 SHORTEST_PERIOD_SECONDS = 0.6
 # Displacements are integrated on a grid of at most about this many cells; motion fields are smooth.
 GRID_CELLS = 250_000
+# Still pixels kept around what moves, for the deep animator to see where the water ends.
+SURROUNDINGS = 32
 COARSEST_GRID = 8
 
 
@@ -80,6 +82,15 @@ class Box:
     def width(self) -> int:
         return self.right - self.left
 
+    def grown(self, margin: int, within: "Box") -> "Box":
+        """Larger by `margin` on every side, but not beyond `within`."""
+        return Box(
+            top=max(self.top - margin, within.top),
+            left=max(self.left - margin, within.left),
+            bottom=min(self.bottom + margin, within.bottom),
+            right=min(self.right + margin, within.right),
+        )
+
     @property
     def slices(self) -> tuple[slice, slice]:
         return slice(self.top, self.bottom), slice(self.left, self.right)
@@ -89,12 +100,14 @@ class Box:
 class LoopSource:
     """The sources of every frame: the moving box and, where it touches the photo's edge, its reflection.
 
-    weighted_hw4: (weight·r, weight·g, weight·b, weight); active: one flag per tile that holds any weight;
-    motion_grid: (2, h / step, w / step) in grid cells per frame; offset: the window's first pixel (y, x)
-    seen from the box; periods: lengths of the sub-loops, which add up to the loop.
+    Pads are even, and so are the box's first row and column: half-size features fall on whole pixels.
+    photo_hw3: the window's colours; weighted_hw4: (weight·r, weight·g, weight·b, weight); active: one flag
+    per tile that holds any weight; motion_grid: (2, h / step, w / step) in grid cells per frame; offset: the
+    window's first pixel (y, x) seen from the box; periods: lengths of the sub-loops, adding up to the loop.
     """
 
     box: Box
+    photo_hw3: Bytes
     weighted_hw4: Floats
     active: Bytes
     motion_grid: Floats
@@ -131,6 +144,7 @@ def prepare_source(photo_HW3: Bytes, motion_2HW: Floats, moving_HW: Floats, conf
     box = moving_box(moving_HW)
     if box is None:
         raise UsageError("nothing moves in this picture; check the moving mask before preparing a loop")
+    box = _with_surroundings(box, photo_HW3.shape[0], photo_HW3.shape[1])
     longer_side = max(photo_HW3.shape[:2])
     limit = config.max_displacement * longer_side
     rows, columns = box.slices
@@ -143,18 +157,25 @@ def prepare_source(photo_HW3: Bytes, motion_2HW: Floats, moving_HW: Floats, conf
     pads = _pads(box, photo_HW3.shape[0], photo_HW3.shape[1], reach)
     moving = _reflected(moving, pads)
     weights = moving.astype(np.float32)
-    weighted = _weighted(_reflected(photo_HW3[rows, columns], pads), weights)
+    window = _reflected(photo_HW3[rows, columns], pads)
     planes = np.stack([_reflected(plane, pads) for plane in motion])
     step = _grid_step(*weights.shape)
     return LoopSource(
         box=box,
-        weighted_hw4=weighted,
+        photo_hw3=window,
+        weighted_hw4=_weighted(window, weights),
         active=_active_tiles(weights),
         motion_grid=_motion_grid(planes, weights, step),
         step=step,
         offset=(-pads[0], -pads[2]),
         periods=periods,
     )
+
+
+def _with_surroundings(box: Box, height: int, width: int) -> Box:
+    """The box with some of the still picture around it, from an even row and column on."""
+    grown = box.grown(SURROUNDINGS, Box(top=0, left=0, bottom=height, right=width))
+    return replace(grown, top=grown.top - grown.top % 2, left=grown.left - grown.left % 2)
 
 
 def _slowed(motion: Floats, fastest: float) -> Floats:
@@ -166,7 +187,7 @@ def _slowed(motion: Floats, fastest: float) -> Floats:
 
 def _pads(box: Box, height: int, width: int, reach: int) -> tuple[int, int, int, int]:
     """Rows above and below, columns left and right: only where the box touches the photo's edge."""
-    vertical, horizontal = min(reach, box.height - 1), min(reach, box.width - 1)
+    vertical, horizontal = (min(reach, side - 1) // 2 * 2 for side in (box.height, box.width))
     return (
         vertical if box.top == 0 else 0,
         vertical if box.bottom == height else 0,

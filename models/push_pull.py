@@ -30,7 +30,8 @@ def _fill(values: Floats, share: Floats) -> Floats:
     size = ((width + 1) // 2, (height + 1) // 2)
     mean_share = _resized(share, size, cv2.INTER_AREA)
     weighted = _resized(values * share[..., None], size, cv2.INTER_AREA)
-    coarse = weighted.reshape(*mean_share.shape, -1) / np.maximum(mean_share, np.float32(1e-12))[..., None]
+    weighted = weighted.reshape(*mean_share.shape, -1)
+    coarse = weighted / np.maximum(mean_share, 1e-12).astype(np.float32)[..., None]
     # A cell that is a quarter full is as sure as its level can be: two by two pixels met one source.
     below = _fill(coarse, np.minimum(4 * mean_share, np.float32(1.0)).astype(np.float32))
     pulled = _resized(below, (width, height), cv2.INTER_LINEAR).reshape(values.shape)

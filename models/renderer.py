@@ -8,20 +8,26 @@ is the photo, frame N would be frame 0. Still pixels keep the photo's bytes in e
 Legend: H, W rows and columns; motion is (2, H, W), (dx, dy) in pixels per output frame, x right, y down.
 """
 
+from __future__ import annotations
+
 import logging
-import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.euler import euler_step
-from models.loop_kernels import average_band, composite_band, splat_window
-from models.loop_plan import Box, LoopConfig, LoopSource, moving_box, prepare_source
-from models.push_pull import push_pull
+from models.contrast import plan_contrast
+from models.frame_painter import FramePainter
+from models.loop_displacements import loop_displacements
+from models.loop_plan import LoopConfig, moving_box, prepare_source
+from models.seam import even_seam
 from storage.errors import UsageError
+
+if TYPE_CHECKING:
+    from models.animator import Animator
 
 __all__ = ["LoopConfig", "render_loop"]
 
@@ -29,28 +35,30 @@ logger = logging.getLogger(__name__)
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
+Job = tuple[Floats, Floats, float]
 
-# Below this sum of weights a pixel is filled from its surroundings, gradually.
-ENOUGH_WEIGHT = 0.05
-# Frames are drawn in bands of about this many pixels, so that buffers stay small for huge photos.
-BAND_PIXELS = 1_000_000
+# A period's crops are kept for the next period when they fit into this many bytes.
+KEPT_BYTES = 128 * 2**20
 
 
 def render_loop(
-    photo_HW3: Bytes, motion_2HW: Floats, moving_HW: Floats, config: LoopConfig
+    photo_HW3: Bytes,
+    motion_2HW: Floats,
+    moving_HW: Floats,
+    config: LoopConfig,
+    animator: Animator | None = None,
 ) -> Iterator[Bytes]:
     """Yield `config.frames` frames (H, W, 3) uint8; the first is the photo.
 
-    photo: (H, W, 3) uint8; motion: (2, H, W) pixels per output frame; moving: (H, W) in [0, 1], 0 = still.
-    The result does not depend on the number of threads. Raises UsageError for arrays that do not fit.
+    photo: (H, W, 3) uint8; motion: (2, H, W) pixels per output frame; moving: (H, W) in [0, 1], 0 = still;
+    animator: corrects the splatted colours, None leaves them. The result does not depend on the number of
+    threads. Raises UsageError for arrays that do not fit together.
     """
     _check_arrays(photo_HW3, motion_2HW, moving_HW)
     moving = np.ascontiguousarray(moving_HW, dtype=np.float32)
-    if moving_box(moving) is None:
+    if moving_box(moving) is None or config.speed == 0.0:
         return (photo_HW3.copy() for _ in range(config.frames))
-    source = prepare_source(photo_HW3, motion_2HW, moving, config)
-    logger.debug("loop of periods %s on a grid of step %d", source.periods, source.step)
-    return _frames(photo_HW3, moving, source, config)
+    return _loop_frames(photo_HW3, motion_2HW, moving, config, animator)
 
 
 def _check_arrays(photo: Bytes, motion: Floats, moving: Floats) -> None:
@@ -65,94 +73,64 @@ def _check_arrays(photo: Bytes, motion: Floats, moving: Floats) -> None:
         raise UsageError("motion holds values that are not finite; set them to zero where nothing moves")
 
 
-def _frames(photo: Bytes, moving: Floats, source: LoopSource, config: LoopConfig) -> Iterator[Bytes]:
-    def draw(forward: Floats, backward: Floats, alpha: float) -> Bytes:
-        if alpha == 0.0:
-            return photo.copy()
-        return _draw_frame(photo, moving, source, (forward, backward), alpha)
+def _loop_frames(
+    photo: Bytes, motion: Floats, moving: Floats, config: LoopConfig, animator: Animator | None
+) -> Iterator[Bytes]:
+    painter = _painter(photo, motion, moving, config, animator)
+    box = painter.source.box
+    crops = _painted(painter, config.threads)
+    for crop in even_seam(crops, config.frames):
+        frame = photo.copy()
+        frame[box.slices] = crop
+        yield frame
 
-    jobs = (job for period in source.periods for job in _displacements(source.motion_grid, period))
-    if config.threads == 1:
-        yield from (draw(*job) for job in jobs)
-        return
-    with ThreadPoolExecutor(config.threads) as pool:
-        yield from _in_order(pool, draw, jobs, config.threads + 1)
+
+def _painter(
+    photo: Bytes, motion: Floats, moving: Floats, config: LoopConfig, animator: Animator | None
+) -> FramePainter:
+    source = prepare_source(photo, motion, moving, config)
+    logger.debug("periods %s, displacements on a grid of step %d", source.periods, source.step)
+    if animator is not None:
+        from models.deep_correction import DeepCorrection
+
+        correction = DeepCorrection(animator, source)
+        return FramePainter(photo=photo, moving=moving, source=source, correction=correction)
+    contrast = plan_contrast(source, max(photo.shape[:2])) if config.contrast else None
+    return FramePainter(photo=photo, moving=moving, source=source, contrast=contrast)
+
+
+def _painted(painter: FramePainter, threads: int) -> Iterator[Bytes]:
+    """The moving crops of the whole loop; a period that was just painted is shown again, not painted."""
+    source = painter.source
+    kept: list[Bytes] = []
+    with ThreadPoolExecutor(threads) as pool:
+        for period in source.periods:
+            if len(kept) == period:
+                yield from kept
+                continue
+            fits = period * source.box.height * source.box.width * 3 <= KEPT_BYTES
+            keep = fits and len(source.periods) > 1
+            kept = []
+            jobs = loop_displacements(source.motion_grid, period)
+            for crop in _in_order(pool, painter.paint, jobs, threads):
+                if keep:
+                    kept.append(crop)
+                yield crop
 
 
 def _in_order(
-    pool: ThreadPoolExecutor,
-    draw: Callable[[Floats, Floats, float], Bytes],
-    jobs: Iterator[tuple[Floats, Floats, float]],
-    ahead: int,
+    pool: ThreadPoolExecutor, paint: Callable[[Floats, Floats, float], Bytes], jobs: Iterator[Job], ahead: int
 ) -> Iterator[Bytes]:
-    """Results in the jobs' order with at most `ahead` of them under way: memory stays flat."""
+    """Results in the jobs' order, at most `ahead` of them under way or waiting: memory stays flat."""
     waiting: deque[Future[Bytes]] = deque()
-    for job in jobs:
-        waiting.append(pool.submit(draw, *job))
-        if len(waiting) >= ahead:
+    try:
+        for job in jobs:
+            waiting.append(pool.submit(paint, *job))
+            if len(waiting) >= ahead:
+                yield waiting.popleft().result()
+        while waiting:
             yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
-def _displacements(motion: Floats, period: int) -> Iterator[tuple[Floats, Floats, float]]:
-    """F(0→t), F(0→t−N) and t/N for t = 0 … N−1."""
-    forward = np.zeros_like(motion)
-    for t, backward in enumerate(_backwards(motion, period)):
-        yield forward, backward, t / period
-        forward = euler_step(forward, motion)
-
-
-def _backwards(motion: Floats, period: int) -> Iterator[Floats]:
-    """F(0→−N), F(0→−N+1), … F(0→−1), although integration runs the other way.
-
-    Every √N-th field is kept and the ones between are integrated again: √N fields in memory instead of N.
-    """
-    stride = max(1, math.isqrt(period))
-    reverse = -motion
-    field = np.zeros_like(motion)
-    kept = [field]
-    for step in range(1, period + 1):
-        field = euler_step(field, reverse)
-        if step % stride == 0:
-            kept.append(field)
-    for index in range(len(kept) - 1, -1, -1):
-        first, last = index * stride, min(index * stride + stride - 1, period)
-        run = [kept[index]]
-        for _ in range(first, last):
-            run.append(euler_step(run[-1], reverse))
-        for steps, field in zip(range(last, first - 1, -1), reversed(run), strict=True):
-            if steps > 0:
-                yield field
-
-
-def _draw_frame(
-    photo: Bytes, moving: Floats, source: LoopSource, fields: tuple[Floats, Floats], alpha: float
-) -> Bytes:
-    frame = photo.copy()
-    for band in _bands(source.box):
-        colour = _splat_band(moving[band.slices], source, band, fields, alpha)
-        composite_band(colour, moving[band.slices], photo[band.slices], frame[band.slices])
-    return frame
-
-
-def _bands(box: Box) -> Iterator[Box]:
-    height = max(64, BAND_PIXELS // box.width)
-    for top in range(box.top, box.bottom, height):
-        yield Box(top=top, left=box.left, bottom=min(top + height, box.bottom), right=box.right)
-
-
-def _splat_band(
-    moving: Floats, source: LoopSource, band: Box, fields: tuple[Floats, Floats], alpha: float
-) -> Floats:
-    """Colours (h, w, 3) of one band, 0 … 255, holes filled."""
-    sums = np.zeros((band.height + 2, band.width + 2, 4), np.float32)
-    offset_y = source.offset[0] + source.box.top - band.top
-    for field, share in zip(fields, (1.0 - alpha, alpha), strict=True):
-        splat_window(
-            source.weighted_hw4, source.active, field, source.step, share, offset_y, source.offset[1], sums
-        )
-    colour = np.empty((band.height, band.width, 3), np.float32)
-    if average_band(sums, moving, ENOUGH_WEIGHT, colour):
-        return push_pull(colour, sums[1:-1, 1:-1, 3], enough=ENOUGH_WEIGHT)
-    return colour
+    finally:
+        # The caller may stop early; nothing it will not look at should still be painted.
+        for future in waiting:
+            future.cancel()

@@ -1,0 +1,161 @@
+# ruff: noqa: N803 - names carry their dimensions
+"""Give averaged water its contrast back, so that a loop does not pulse.
+
+Half-way through a loop every pixel is the mean of two textures that know nothing of each other, which costs
+up to 29 % of their contrast, and splatting between pixels blurs a little more. The local contrast that
+belongs there is known: it travels with the water from the photo. Detail around the local mean is enlarged
+until it has it. Everything is measured over moving pixels only: a bright shore is no texture of the sea.
+
+Legend: h, w a band or window; luma and contrast in grey levels.
+"""
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from models.compiled import compiled
+from models.loop_kernels import splat_features
+from models.loop_plan import LoopSource
+
+__all__ = ["ContrastPlan", "expected_energy", "local_energy", "plan_contrast", "restore_contrast"]
+
+Floats = NDArray[np.float32]
+
+# Variance below which there is no texture to restore, only noise, in grey levels squared.
+NOISE = 2.0
+LARGEST_GAIN = 1.6
+LUMA: Floats = np.array([[0.299, 0.587, 0.114]], np.float32)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ContrastPlan:
+    """energy_grid: (h / step, w / step, 2), (weight · energy, weight) of the sources; radius in pixels."""
+
+    energy_grid: Floats
+    step: int
+    radius: int
+
+    @property
+    def halo(self) -> int:
+        """How many pixels around a region count: the mean's radius, and the energy's."""
+        return 2 * self.radius
+
+
+def plan_contrast(source: LoopSource, longer_side: int) -> ContrastPlan:
+    """Measure the photo's local energy where it moves, on the grid of the displacements."""
+    radius = max(3, round(longer_side / 160))
+    weights = source.weighted_hw4[..., 3]
+    luma = np.asarray(cv2.transform(source.weighted_hw4, np.append(LUMA, [[0]], axis=1)), np.float32)
+    np.divide(luma, weights, out=luma, where=weights > 0)
+    _, energy = local_energy(luma, weights, radius)
+    below, right = (-size % source.step for size in weights.shape)
+    cells = source.motion_grid.shape[2], source.motion_grid.shape[1]
+    grid = [
+        cv2.resize(
+            cv2.copyMakeBorder(plane, 0, below, 0, right, cv2.BORDER_REPLICATE),
+            cells,
+            interpolation=cv2.INTER_AREA,
+        )
+        for plane in (energy * weights, weights)
+    ]
+    energy_grid = np.stack(grid, axis=-1).astype(np.float32)
+    return ContrastPlan(energy_grid=energy_grid, step=source.step, radius=radius)
+
+
+def local_energy(luma_hw: Floats, moving_hw: Floats, radius: int) -> tuple[Floats, Floats]:
+    """Detail around the local mean, and the local mean of its square, both over moving pixels only."""
+    weight = _box(moving_hw, radius)
+    detail = _detail(luma_hw, _box(luma_hw * moving_hw, radius), weight)
+    energy = _box(_weighted_square(detail, moving_hw), radius)
+    return detail, _ratio(energy, weight)
+
+
+def expected_energy(plan: ContrastPlan, fields: tuple[Floats, Floats], alpha: float) -> Floats:
+    """What the sources' energy averages to where they land: on the plan's grid, 0 where nothing does."""
+    rows, columns, _ = plan.energy_grid.shape
+    sums = np.zeros((rows + 2, columns + 2, 2), np.float32)
+    for field, share in zip(fields, (1.0 - alpha, alpha), strict=True):
+        splat_features(plan.energy_grid, field, 1.0, 1.0, share, (0, 0), sums)
+    return _ratio(sums[1:-1, 1:-1, 0], sums[1:-1, 1:-1, 1])
+
+
+def restore_contrast(
+    colour_hw3: Floats, moving_hw: Floats, plan: ContrastPlan, expected_grid: Floats, offset: tuple[int, int]
+) -> None:
+    """Enlarge the detail of a band's colours, in place, until its energy is the expected one.
+
+    offset: the band's first pixel (y, x) seen from the window that the grid covers.
+    """
+    luma = np.asarray(cv2.transform(colour_hw3, LUMA), np.float32)
+    detail, energy = local_energy(luma, moving_hw, plan.radius)
+    _enlarge(colour_hw3, detail, energy, moving_hw, expected_grid, plan.step, offset)
+
+
+def _box(plane: Floats, radius: int) -> Floats:
+    size = (2 * radius + 1, 2 * radius + 1)
+    return np.asarray(cv2.boxFilter(plane, -1, size, borderType=cv2.BORDER_CONSTANT), np.float32)
+
+
+@compiled
+def _ratio(above: Floats, below: Floats) -> Floats:
+    ratio = np.empty(above.shape, np.float32)
+    for y in range(above.shape[0]):
+        for x in range(above.shape[1]):
+            # Running sums leave dust of either sign where nothing moves.
+            if below[y, x] > np.float32(1e-4):
+                ratio[y, x] = max(above[y, x] / below[y, x], np.float32(0))
+            else:
+                ratio[y, x] = 0
+    return ratio
+
+
+@compiled
+def _detail(luma: Floats, sums: Floats, weight: Floats) -> Floats:
+    detail = np.empty_like(luma)
+    for y in range(luma.shape[0]):
+        for x in range(luma.shape[1]):
+            enough = weight[y, x] > np.float32(1e-4)
+            detail[y, x] = luma[y, x] - sums[y, x] / weight[y, x] if enough else np.float32(0)
+    return detail
+
+
+@compiled
+def _weighted_square(detail: Floats, moving: Floats) -> Floats:
+    squares = np.empty_like(detail)
+    for y in range(detail.shape[0]):
+        for x in range(detail.shape[1]):
+            squares[y, x] = detail[y, x] * detail[y, x] * moving[y, x]
+    return squares
+
+
+@compiled
+def _enlarge(  # noqa: PLR0913 - a kernel takes its buffers one by one
+    colour: Floats,
+    detail: Floats,
+    energy: Floats,
+    moving: Floats,
+    expected: Floats,
+    step: int,
+    offset: tuple[int, int],
+) -> None:
+    rows, columns = expected.shape
+    for y in range(colour.shape[0]):
+        at_y = min(max((y + offset[0] + 0.5) / step - 0.5, 0.0), rows - 1.0)
+        j = int(at_y)
+        below, part_y = min(j + 1, rows - 1), np.float32(at_y - j)
+        for x in range(colour.shape[1]):
+            if moving[y, x] <= 0:
+                continue
+            at_x = min(max((x + offset[1] + 0.5) / step - 0.5, 0.0), columns - 1.0)
+            i = int(at_x)
+            right, part_x = min(i + 1, columns - 1), np.float32(at_x - i)
+            high = expected[j, i] + part_x * (expected[j, right] - expected[j, i])
+            low = expected[below, i] + part_x * (expected[below, right] - expected[below, i])
+            wanted = high + part_y * (low - high)
+            gain = math.sqrt((wanted + NOISE) / (energy[y, x] + NOISE))
+            more = np.float32(min(max(gain, 1.0), LARGEST_GAIN) - 1.0) * detail[y, x]
+            for c in range(3):
+                colour[y, x, c] += more

@@ -1,0 +1,67 @@
+"""Keep the step from the last frame to the first no larger than the largest step inside the loop.
+
+By symmetry the two are nearly equal, since the photo is both the loop's start and its end; which of them is
+larger by a percent is chance. Where it is the seam, the last frame is pulled towards the first by as much.
+"""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.compiled import compiled
+
+__all__ = ["even_seam", "step_size"]
+
+Bytes = NDArray[np.uint8]
+Step = tuple[float, float]
+
+
+def even_seam(frames: Iterator[Bytes], count: int) -> Iterator[Bytes]:
+    """Pass `count` frames on, the last one adjusted so that the loop closes without its largest step."""
+    first = previous = None
+    largest: Step = (0.0, 0.0)
+    for index, frame in enumerate(frames):
+        if first is None or previous is None:
+            first = frame
+        elif index == count - 1:
+            frame = _pulled(frame, first, previous, largest)
+        else:
+            largest = _larger(largest, step_size(previous, frame))
+        previous = frame
+        yield frame
+
+
+def step_size(one: Bytes, other: Bytes) -> Step:
+    """Sum of |Δ| and root of the sum of Δ² between two frames (h, w, 3) uint8, in grey levels."""
+    total, squares = _differences(one.reshape(-1), other.reshape(-1))
+    return float(total), math.sqrt(squares)
+
+
+def _pulled(last: Bytes, first: Bytes, previous: Bytes, largest: Step) -> Bytes:
+    seam = step_size(last, first)
+    frame = last
+    pull = 0.0
+    while any(
+        own > other for own, other in zip(seam, _larger(largest, step_size(previous, frame)), strict=True)
+    ):
+        pull += 0.005
+        mixed = last + np.float32(min(pull, 1.0)) * (first.astype(np.float32) - last)
+        frame = np.rint(mixed).astype(np.uint8)
+        seam = step_size(frame, first)
+    return frame
+
+
+def _larger(one: Step, other: Step) -> Step:
+    return max(one[0], other[0]), max(one[1], other[1])
+
+
+@compiled
+def _differences(one: Bytes, other: Bytes) -> tuple[int, int]:
+    total, squares = 0, 0
+    for i in range(one.size):
+        difference = int(one[i]) - int(other[i])
+        total += abs(difference)
+        squares += difference * difference
+    return total, squares
