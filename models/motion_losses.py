@@ -36,7 +36,7 @@ class MotionLossConfig:
     speed: float = 1.0
     still: float = 0.1
     smooth: float = 0.1
-    endpoint: float = 0.5
+    endpoint: float = 1.0
     smear_bins: float = 0.75
 
     def __post_init__(self) -> None:

@@ -29,14 +29,16 @@ __all__ = [
     "bin_angles",
     "decode_motion",
     "direction_certainty",
-    "pool_hints",
+    "spread_hints",
 ]
 
 HEAD_STRIDE = 4
 """Input pixels per head pixel."""
 INPUT_MULTIPLE = 32
 HINT_CHANNELS = 3
-POOLED_HINT_CHANNELS = 4
+SPREAD_HINT_CHANNELS = 5
+HINT_WEIGHT = 8.0
+"""Log-odds between going along with a fully trusted hint and going across it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,7 +91,7 @@ class _DecoderLevel(nn.Module):
         super().__init__()
         self.narrow = nn.Conv2d(skip, width, 1)
         self.mix = nn.Sequential(
-            Conv2dNormActivation(coarse + width + POOLED_HINT_CHANNELS, width, 3),
+            Conv2dNormActivation(coarse + width + SPREAD_HINT_CHANNELS, width, 3),
             nn.Dropout2d(dropout),
             Conv2dNormActivation(width, width, 3),
         )
@@ -104,15 +106,13 @@ class _SceneContext(nn.Module):
 
     def __init__(self, inputs: int, width: int, dropout: float) -> None:
         super().__init__()
-        self.narrow = Conv2dNormActivation(inputs + POOLED_HINT_CHANNELS, width, 1)
-        self.scene = nn.Sequential(
-            nn.Linear(2 * width + POOLED_HINT_CHANNELS, width), nn.ReLU(), nn.Linear(width, width)
-        )
+        self.narrow = Conv2dNormActivation(inputs + SPREAD_HINT_CHANNELS, width, 1)
+        self.scene = nn.Sequential(nn.Linear(2 * width, width), nn.ReLU(), nn.Linear(width, width))
         self.mix = nn.Sequential(nn.Dropout2d(dropout), Conv2dNormActivation(width, width, 3))
 
-    def forward(self, deepest: Tensor, hints: Tensor, hint_summary: Tensor) -> Tensor:
+    def forward(self, deepest: Tensor, hints: Tensor) -> Tensor:
         features = self.narrow(torch.cat((deepest, hints), 1))
-        pooled = torch.cat((features.mean((2, 3)), features.amax((2, 3)), hint_summary), 1)
+        pooled = torch.cat((features.mean((2, 3)), features.amax((2, 3))), 1)
         return cast(Tensor, self.mix(features + self.scene(pooled)[:, :, None, None]))
 
 
@@ -136,7 +136,7 @@ class MotionNetwork(nn.Module):
             levels.append(_DecoderLevel(coarse, skip, width, config.dropout / 2))
             coarse = width
         self.levels = nn.ModuleList(levels)
-        self.heads = nn.Conv2d(coarse, 2 + 2 * config.bins, 1)
+        self.heads = nn.Conv2d(coarse, 4 + 2 * config.bins, 1)
         nn.init.normal_(self.heads.weight, std=0.01)
         nn.init.zeros_(cast(Tensor, self.heads.bias))
         if config.pretrained and config.frozen_blocks:
@@ -156,31 +156,59 @@ class MotionNetwork(nn.Module):
         if hints_B3HW is None:
             hints_B3HW = torch.zeros_like(photo_B3HW)
         taps = cast(Backbone, self.backbone)(photo_B3HW, self.hint_stem(hints_B3HW))
-        features = self.context(
-            taps[4], pool_hints(hints_B3HW, taps[4].shape[-2:]), pool_hints(hints_B3HW, (1, 1)).flatten(1)
-        )
-        for level, skip in zip(self.levels, (taps[3], taps[2], taps[1]), strict=True):
-            features = level(features, skip, pool_hints(hints_B3HW, skip.shape[-2:]))
+        hints = [spread_hints(hints_B3HW, (tap.shape[-2], tap.shape[-1])) for tap in taps]
+        features = self.context(taps[4], hints[4])
+        for level, number in zip(self.levels, (3, 2, 1), strict=True):
+            features = level(features, taps[number], hints[number])
+        return self._read_heads(self.heads(features), hints[1])
+
+    def _read_heads(self, raw: Tensor, hints: Tensor) -> MotionHeads:
+        """Split the last layer; where there are hints, lean on them as far as the network trusts them."""
         bins = self.config.bins
-        moving, speed, direction, residual = self.heads(features).split((1, 1, bins, bins), 1)
+        moving, speed, trust, direction, residual = raw.split((1, 1, 2, bins, bins), 1)
+        toward, log_speed, known = hints[:, :2], hints[:, 2:3], hints[:, 3:4]
+        angles = bin_angles(bins, device=raw.device).view(1, -1, 1, 1)
+        agreement = toward[:, :1] * angles.cos() + toward[:, 1:] * angles.sin()
+        trust = torch.sigmoid(trust) * known
+        direction = direction + HINT_WEIGHT * trust[:, :1] * agreement
+        hinted = torch.log(torch.expm1(log_speed).clamp(min=0.02))
+        speed = speed + trust[:, 1:] * (hinted - speed)
         # A residual may cross half-way into the neighbouring bin, so that no angle is out of reach.
         reach = 2.0 * math.pi / bins
         return MotionHeads(moving, direction, torch.tanh(residual) * reach, speed.clamp(-6.0, 4.5))
 
 
-def pool_hints(hints_B3HW: Tensor, size_HW: tuple[int, int] | torch.Size) -> Tensor:
-    """Average hints over coarser cells: (B, 4, h, w) of unit direction (2), log(1 + speed), presence.
+def spread_hints(hints_B3HW: Tensor, size_HW: tuple[int, int]) -> Tensor:
+    """Hand sparse hints on to the whole scene: (B, 5, H, W) for a grid of `size_HW`.
 
-    Cells are averaged by presence, so a lone hint keeps its full velocity however coarse the grid is: the
-    coarse levels hand it on to the whole scene.
+    Channels: unit direction (2) and log(1 + speed) of the hints' velocity, interpolated by inverse squared
+    distance (Shepard, 1968); 1 where the picture has any hint; how near the closest hint is. All 0 without.
     """
-    pooled = functional.adaptive_avg_pool2d(hints_B3HW, (size_HW[0], size_HW[1]))
+    cells = (hints_B3HW.shape[-2] // INPUT_MULTIPLE, hints_B3HW.shape[-1] // INPUT_MULTIPLE)
+    pooled = functional.adaptive_avg_pool2d(hints_B3HW.float(), cells)
     presence = pooled[:, 2:3]
     velocity = pooled[:, :2] / presence.clamp(min=1e-6)
-    speed = velocity.norm(dim=1, keepdim=True)
-    known = (presence > 1e-4).to(pooled.dtype)
-    direction = velocity / speed.clamp(min=1e-6)
-    return torch.cat((direction, torch.log1p(speed), torch.ones_like(presence)), 1) * known
+    closeness = _closeness(cells, hints_B3HW.device)
+    # Squared presence: the faint rims of a hint's blob should not stand in for places of their own.
+    trusted = presence.flatten(2) ** 2
+    total = trusted @ closeness
+    spread = (velocity.flatten(2) * trusted) @ closeness / total.clamp(min=1e-9)
+    spread = functional.interpolate(spread.unflatten(2, cells), size_HW, mode="bilinear", align_corners=False)
+    near = functional.adaptive_avg_pool2d(hints_B3HW[:, 2:3].float(), size_HW)
+    known = (hints_B3HW[:, 2:3].amax((2, 3), keepdim=True) > 0).float().expand_as(near)
+    speed = (spread**2).sum(1, keepdim=True).clamp(min=1e-12).sqrt()
+    return torch.cat((spread / speed * known, torch.log1p(speed) * known, known, near), 1)
+
+
+def _closeness(cells_HW: tuple[int, int], device: torch.device) -> Tensor:
+    """Inverse squared distance between all cells of a grid, (N, N); its longer side is 1."""
+    rows, columns = cells_HW
+    y, x = torch.meshgrid(
+        torch.arange(rows, device=device), torch.arange(columns, device=device), indexing="ij"
+    )
+    places_N2 = torch.stack((y.flatten(), x.flatten()), 1).float() / max(cells_HW)
+    squared = (places_N2[:, None] - places_N2[None]).square().sum(2)
+    return 1.0 / (squared + 0.5 / max(cells_HW) ** 2)
 
 
 def bin_angles(bins: int, *, device: torch.device | None = None) -> Tensor:
