@@ -216,12 +216,12 @@ class Trainer:
             self.sums[name] = self.sums.get(name, 0.0) + value.detach().double()
 
     def sums_so_far(self) -> dict[str, float]:
-        """The losses since the last logged step as numbers. Raises StillstreamError when training went astray."""
+        """The losses since the last logged step as numbers; StillstreamError when they are not finite."""
         sums = {name: float(value) for name, value in self.sums.items()}
         if not all(math.isfinite(value) for value in sums.values()):
             raise StillstreamError(
-                f"the losses are no longer finite near step {self.step}: {sums}; lower learning_rate or clip_norm "
-                "and --resume from the last state"
+                f"the losses are no longer finite near step {self.step}: {sums}; "
+                "lower learning_rate or clip_norm and --resume from the last state"
             )
         return sums
 
@@ -255,8 +255,11 @@ class Trainer:
         if score < self.best:
             self.best = score
             self.save_weights("best")
-        patience = self.config.patience
-        self.finished = self.step >= self.config.steps or 0 < patience <= self.worse_in_a_row
+        self.finished = self.has_ended()
+
+    def has_ended(self) -> bool:
+        """Whether all steps are made, or the score did not get better for too long."""
+        return self.step >= self.config.steps or 0 < self.config.patience <= self.worse_in_a_row
 
     def validation_batches(self) -> list[dict[str, Tensor]]:
         """Every rank's share of the validation samples, always the same ones in the same order."""
@@ -287,7 +290,6 @@ class Trainer:
             "position": self.position,
             "best": self.best if math.isfinite(self.best) else None,
             "worse_in_a_row": self.worse_in_a_row,
-            "finished": self.finished,
             "metrics": self.metrics,
             "sums": sums,
             "seconds": self.seconds,
@@ -321,7 +323,7 @@ class Trainer:
             state["metrics"],
             state["sums"],
         )
-        self.finished = state["finished"] and self.step >= self.config.steps
+        self.finished = self.has_ended()
 
     def summary(self, *, interrupted: bool) -> TrainSummary:
         """How it went."""
