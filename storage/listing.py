@@ -98,7 +98,7 @@ def find_object(location: Location) -> ObjectInfo | None:
             return ObjectInfo(url=location.url, key=name, size=status.st_size, etag=_local_etag(status))
         fs = filesystem(location)
         found = attempt_keeping_missing(lambda: fs.info(location.path), doing="stat", url=location.url)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return None
     if found["type"] != "file":
         return None

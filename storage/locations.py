@@ -85,6 +85,7 @@ class Location:
         """The URL of another path of the same store, written the way the user wrote this one."""
         if _PROTOCOL.fullmatch(self.url) is None:
             return path
+        path = path.lstrip("/") if self.protocol == "memory" else path
         return f"{self.url.partition('://')[0]}://{path}"
 
 
@@ -105,6 +106,8 @@ def parse_url(url: str | os.PathLike[str]) -> Location:
         raise UsageError(f"{text} names no bucket; write s3://bucket/path")
     if protocol not in fsspec.available_protocols():
         raise UsageError(f"unknown protocol {protocol}:// in {text}; use a path, file://, s3:// or memory://")
+    if protocol == "memory":
+        return Location(text, protocol, "/" + path.strip("/"))  # without the slash it misreads "::" in names
     return Location(text, protocol, path if protocol.startswith("http") else path.lstrip("/"))
 
 

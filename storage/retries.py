@@ -42,6 +42,7 @@ _PASSING_NAMES = frozenset(
     {
         "ClientConnectionError",
         "ClientPayloadError",
+        "EndpointConnectionError",
         "FSTimeoutError",
         "HTTPClientError",
         "IncompleteRead",
@@ -81,18 +82,18 @@ def attempt(action: Callable[[], T], *, doing: str, url: str) -> T:
 
 def attempt_keeping_missing(action: Callable[[], T], *, doing: str, url: str) -> T:
     """As `attempt`, but a missing object stays a FileNotFoundError for the caller to use."""
-    missing: list[FileNotFoundError] = []
+    missing: list[OSError] = []
 
     def guarded() -> T | None:
         try:
             return action()
-        except FileNotFoundError as exc:
+        except (FileNotFoundError, NotADirectoryError) as exc:
             missing.append(exc)
             return None
 
     result = attempt(guarded, doing=doing, url=url)
     if missing:
-        raise missing[0]
+        raise FileNotFoundError(url) from missing[0]
     return cast(T, result)
 
 
