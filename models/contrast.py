@@ -9,7 +9,6 @@ until it has it. Everything is measured over moving pixels only: a bright shore 
 Legend: h, w a band or window; luma and contrast in grey levels.
 """
 
-import math
 from dataclasses import dataclass
 
 import cv2
@@ -32,9 +31,14 @@ LUMA: Floats = np.array([[0.299, 0.587, 0.114]], np.float32)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ContrastPlan:
-    """energy_grid: (h / step, w / step, 2), (weight · energy, weight) of the sources; radius in pixels."""
+    """What the photo's contrast is, and where it goes.
+
+    energy_grid: (h / cell, w / cell, 2), (weight · energy, weight) of the window's sources; cell and radius
+    in pixels; step: pixels per cell of the displacement fields.
+    """
 
     energy_grid: Floats
+    cell: int
     step: int
     radius: int
 
@@ -45,14 +49,14 @@ class ContrastPlan:
 
 
 def plan_contrast(source: LoopSource, longer_side: int) -> ContrastPlan:
-    """Measure the photo's local energy where it moves, on the grid of the displacements."""
+    """Measure the photo's local energy where it moves, on a grid as coarse as its window is wide."""
     radius = max(3, round(longer_side / 160))
     weights = source.weighted_hw4[..., 3]
     luma = np.asarray(cv2.transform(source.weighted_hw4, np.append(LUMA, [[0]], axis=1)), np.float32)
     np.divide(luma, weights, out=luma, where=weights > 0)
     _, energy = local_energy(luma, weights, radius)
-    below, right = (-size % source.step for size in weights.shape)
-    cells = source.motion_grid.shape[2], source.motion_grid.shape[1]
+    below, right = (-size % radius for size in weights.shape)
+    cells = -(-weights.shape[1] // radius), -(-weights.shape[0] // radius)
     grid = [
         cv2.resize(
             cv2.copyMakeBorder(plane, 0, below, 0, right, cv2.BORDER_REPLICATE),
@@ -62,7 +66,7 @@ def plan_contrast(source: LoopSource, longer_side: int) -> ContrastPlan:
         for plane in (energy * weights, weights)
     ]
     energy_grid = np.stack(grid, axis=-1).astype(np.float32)
-    return ContrastPlan(energy_grid=energy_grid, step=source.step, radius=radius)
+    return ContrastPlan(energy_grid=energy_grid, cell=radius, step=source.step, radius=radius)
 
 
 def local_energy(luma_hw: Floats, moving_hw: Floats, radius: int) -> tuple[Floats, Floats]:
@@ -78,7 +82,9 @@ def expected_energy(plan: ContrastPlan, fields: tuple[Floats, Floats], alpha: fl
     rows, columns, _ = plan.energy_grid.shape
     sums = np.zeros((rows + 2, columns + 2, 2), np.float32)
     for field, share in zip(fields, (1.0 - alpha, alpha), strict=True):
-        splat_features(plan.energy_grid, field, 1.0, 1.0, share, (0, 0), sums)
+        splat_features(
+            plan.energy_grid, field, plan.cell / plan.step, plan.step / plan.cell, share, (0, 0), sums
+        )
     return _ratio(sums[1:-1, 1:-1, 0], sums[1:-1, 1:-1, 1])
 
 
@@ -91,7 +97,22 @@ def restore_contrast(
     """
     luma = np.asarray(cv2.transform(colour_hw3, LUMA), np.float32)
     detail, energy = local_energy(luma, moving_hw, plan.radius)
-    _enlarge(colour_hw3, detail, energy, moving_hw, expected_grid, plan.step, offset)
+    _enlarge(colour_hw3, detail, energy, moving_hw, _expected(plan, expected_grid, offset, luma.shape))
+
+
+def _expected(plan: ContrastPlan, grid: Floats, offset: tuple[int, int], size: tuple[int, ...]) -> Floats:
+    """The part of the grid under a band, at the band's resolution."""
+    shrink = 1.0 / plan.cell
+    # Pixel p of the band has its centre at (p + offset + ½) / cell − ½ of the grid.
+    matrix = np.array(
+        [
+            [shrink, 0.0, (offset[1] + 0.5) * shrink - 0.5],
+            [0.0, shrink, (offset[0] + 0.5) * shrink - 0.5],
+        ]
+    )
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    enlarged = cv2.warpAffine(grid, matrix, size[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(enlarged, np.float32)
 
 
 def _box(plane: Floats, radius: int) -> Floats:
@@ -132,30 +153,14 @@ def _weighted_square(detail: Floats, moving: Floats) -> Floats:
 
 
 @compiled
-def _enlarge(  # noqa: PLR0913 - a kernel takes its buffers one by one
-    colour: Floats,
-    detail: Floats,
-    energy: Floats,
-    moving: Floats,
-    expected: Floats,
-    step: int,
-    offset: tuple[int, int],
-) -> None:
-    rows, columns = expected.shape
+def _enlarge(colour: Floats, detail: Floats, energy: Floats, moving: Floats, expected: Floats) -> None:
+    noise, least, most = np.float32(NOISE), np.float32(1), np.float32(LARGEST_GAIN)
     for y in range(colour.shape[0]):
-        at_y = min(max((y + offset[0] + 0.5) / step - 0.5, 0.0), rows - 1.0)
-        j = int(at_y)
-        below, part_y = min(j + 1, rows - 1), np.float32(at_y - j)
         for x in range(colour.shape[1]):
             if moving[y, x] <= 0:
                 continue
-            at_x = min(max((x + offset[1] + 0.5) / step - 0.5, 0.0), columns - 1.0)
-            i = int(at_x)
-            right, part_x = min(i + 1, columns - 1), np.float32(at_x - i)
-            high = expected[j, i] + part_x * (expected[j, right] - expected[j, i])
-            low = expected[below, i] + part_x * (expected[below, right] - expected[below, i])
-            wanted = high + part_y * (low - high)
-            gain = math.sqrt((wanted + NOISE) / (energy[y, x] + NOISE))
-            more = np.float32(min(max(gain, 1.0), LARGEST_GAIN) - 1.0) * detail[y, x]
-            for c in range(3):
-                colour[y, x, c] += more
+            gain = np.sqrt((expected[y, x] + noise) / (energy[y, x] + noise))
+            more = (min(max(gain, least), most) - least) * detail[y, x]
+            colour[y, x, 0] += more
+            colour[y, x, 1] += more
+            colour[y, x, 2] += more

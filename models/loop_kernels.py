@@ -39,7 +39,7 @@ def splat_window(
     """
     height, width, _ = weighted.shape
     _, rows, columns = field.shape
-    row = np.empty((2, columns + 1), np.float32)
+    places = np.empty((2, TILE), np.float32)
     for tile_y in range(0, height, TILE):
         for tile_x in range(0, width, TILE):
             if active[tile_y // TILE, tile_x // TILE] == 0:
@@ -56,8 +56,8 @@ def splat_window(
             ):
                 continue
             for y in range(tile_y, end_y):
-                _field_row(field, y, step, i0, i1, row)
-                _splat_row(weighted[y], row, step, share, tile_x, end_x, y + offset_y, offset_x, sums)
+                _positions(field, step, tile_x, end_x, y, offset_y, offset_x, places)
+                _splat_row(weighted[y], places, share, tile_x, end_x, sums)
 
 
 @compiled
@@ -72,55 +72,47 @@ def _reach(field: Floats, step: int) -> tuple[float, float, float, float]:
 
 
 @compiled
-def _field_row(field: Floats, y: int, step: int, i0: int, i1: int, row: Floats) -> None:
-    """Displacement in pixels at the height of pixel row y, for grid columns i0 … i1, and i1 once more."""
-    rows = field.shape[1]
+def _positions(
+    field: Floats, step: int, start: int, end: int, y: int, offset_y: int, offset_x: int, places: Floats
+) -> None:
+    """Where pixels start … end − 1 of row y land, in cells of the band's sums: places[0] is x, [1] is y."""
+    _, rows, columns = field.shape
     at = min(max((y + 0.5) / step - 0.5, 0.0), rows - 1.0)
-    j = min(int(at), max(rows - 2, 0))
-    below = min(j + 1, rows - 1)
-    share = np.float32(at - j)
-    scale = np.float32(step)
-    for axis in range(2):
-        for i in range(i0, i1 + 1):
-            row[axis, i] = scale * (field[axis, j, i] + share * (field[axis, below, i] - field[axis, j, i]))
-        row[axis, i1 + 1] = row[axis, i1]
+    j = int(at)
+    below, part_y = min(j + 1, rows - 1), np.float32(at - j)
+    scale, inverse = np.float32(step), np.float32(1.0 / step)
+    for x in range(start, end):
+        across = (np.float32(x) + np.float32(0.5)) * inverse - np.float32(0.5)
+        across = min(max(across, np.float32(0)), np.float32(columns - 1))
+        i = np.int32(across)
+        right, part_x = min(i + 1, columns - 1), across - np.float32(i)
+        high = field[0, j, i] + part_x * (field[0, j, right] - field[0, j, i])
+        low = field[0, below, i] + part_x * (field[0, below, right] - field[0, below, i])
+        places[0, x - start] = np.float32(x + offset_x + 1) + scale * (high + part_y * (low - high))
+        high = field[1, j, i] + part_x * (field[1, j, right] - field[1, j, i])
+        low = field[1, below, i] + part_x * (field[1, below, right] - field[1, below, i])
+        places[1, x - start] = np.float32(y + offset_y + 1) + scale * (high + part_y * (low - high))
 
 
 @compiled
-def _splat_row(
-    source: Floats,
-    row: Floats,
-    step: int,
-    share: float,
-    start: int,
-    end: int,
-    y: int,
-    offset_x: int,
-    sums: Floats,
-) -> None:
-    """Splat pixels start … end − 1 of one source row that lies at row y of the band."""
-    flat = sums.reshape(-1)
+def _splat_row(source: Floats, places: Floats, share: float, start: int, end: int, sums: Floats) -> None:
+    """Splat pixels start … end − 1 of one source row to their places."""
+    flat, row = sums.reshape(-1), source.reshape(-1)
     cells = np.int64(sums.shape[1])
-    right, bottom = np.float32(sums.shape[1] - 1), np.float32(sums.shape[0] - 1)
-    inverse, gain, last = np.float32(1.0 / step), np.float32(share), row.shape[1] - 2
+    right, bottom, gain = np.float32(sums.shape[1] - 1), np.float32(sums.shape[0] - 1), np.float32(share)
     # Unsigned flat indices spare the tests for negative ones and let the four channels share a register.
     one, two, three, four = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
     pitch = np.uint64(4 * cells - 8)
     for x in range(start, end):
-        weight = source[x, 3]
-        if weight <= 0:
+        s = np.uint64(4 * x)
+        weight = row[s + three]
+        px, py = places[0, x - start], places[1, x - start]
+        if not (weight > 0 and px >= 0 and py >= 0 and px < right and py < bottom):
             continue
-        at = max((np.float32(x) + np.float32(0.5)) * inverse - np.float32(0.5), np.float32(0))
-        i = min(int(at), last)
-        part = at - np.float32(i)
-        px = np.float32(x + offset_x + 1) + row[0, i] + part * (row[0, i + 1] - row[0, i])
-        py = np.float32(y + 1) + row[1, i] + part * (row[1, i + 1] - row[1, i])
-        if not (px >= 0 and py >= 0 and px < right and py < bottom):
-            continue
-        x0, y0 = int(px), int(py)
+        x0, y0 = np.int32(px), np.int32(py)
         fx, fy = px - np.float32(x0), py - np.float32(y0)
         high, low = gain * (np.float32(1) - fy), gain * fy
-        r, g, b = source[x, 0], source[x, 1], source[x, 2]
+        r, g, b = row[s], row[s + one], row[s + two]
         k = np.uint64(4 * (y0 * cells + x0))
         for corner in (high * (np.float32(1) - fx), high * fx):
             flat[k] += corner * r
