@@ -20,11 +20,13 @@ from storage.errors import UsageError
 
 __all__ = [
     "TEMPORARY_PREFIX",
+    "TEMPORARY_SUFFIX",
     "Location",
     "ObjectInfo",
     "filesystem",
     "is_temporary",
     "join_url",
+    "local_path",
     "parse_url",
 ]
 
