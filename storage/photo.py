@@ -1,3 +1,4 @@
+# ruff: noqa: N815 - names carry their dimensions
 """Reading a photo: bytes of any common format → upright 8-bit sRGB pixels.
 
 Sizes are checked from the header, before a pixel is decoded. The picture is turned as its EXIF says, its
@@ -32,7 +33,7 @@ PHOTO_SUFFIXES = (
     ".bmp", ".gif",
 )  # fmt: skip
 # Only decoders for photos: Pillow's list holds some that start other programs or read from other files.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "HEIF", "TIFF", "BMP", "GIF")
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF", "TIFF", "BMP", "GIF")
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 1_000_000_000
 MIN_SIDE = 16
@@ -53,6 +54,7 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
+Image.init()  # all of FORMATS, not only those that Pillow loads at first need
 pillow_heif.register_heif_opener()
 # Pillow's own limit (89 million) lies below ours and only warns; decode_photo checks the header itself.
 Image.MAX_IMAGE_PIXELS = None
@@ -110,13 +112,14 @@ def decode_photo(
 def _decode(image: Image.Image, notes: list[str], *, max_side: int, background: str) -> Photo:
     if image.format not in ("MPO", "JPEG") and getattr(image, "is_animated", False):
         notes.append("the file holds several pictures; only the first is used")
-    orientation, exif = _read_exif(image, notes)
     profile = image.info.get("icc_profile")
     original = image.size
     target = _fit(original, max_side)
     if image.format in ("JPEG", "MPO"):
         image.draft(image.mode, target)  # lets the decoder skip detail that would be thrown away
     image.load()
+    # Only now: asking a PNG for EXIF decodes it and hides its errors, and a TIFF turns itself on loading.
+    orientation, exif = _read_exif(image, notes)
     plain = _eight_bit(image)
     if plain.size != target:
         plain = plain.resize(target, Image.Resampling.LANCZOS, reducing_gap=3.0)
