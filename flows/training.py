@@ -27,7 +27,7 @@ RESTARTS = 3  # a worker that dies takes the others down; all start again from t
 STOP_SECONDS = 60.0  # time to save the state after SIGTERM
 KEPT_LINES = 20
 STATE_FILE = "state.safetensors"
-_STEP = re.compile(r"step (\d+), train")
+_STEP = re.compile(r"step (\d+) of (\d+), train")
 
 
 class TrainingError(StillstreamError):

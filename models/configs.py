@@ -13,9 +13,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
+from models.animator import AnimatorConfig
+from models.animator import paper as paper_animator
+from models.animator_recipe import CropConfig
 from models.augment import AugmentConfig
 from models.checkpoint import KINDS, Kind
 from models.dataset import DataConfig
+from models.image_losses import ImageLossConfig
 from models.motion_losses import MotionLossConfig
 from models.motion_network import MotionNetworkConfig
 from storage.errors import UsageError
@@ -93,7 +97,7 @@ class TrainConfig:
 def debug(kind: Kind) -> TrainConfig:
     """A few steps of a tiny network: shows that everything is wired, within seconds."""
     if kind == "animator":
-        return _animator("debug")
+        return _ANIMATOR_RUNS["debug"]
     return TrainConfig(
         kind="motion",
         network=MotionNetworkConfig(
@@ -116,7 +120,7 @@ def debug(kind: Kind) -> TrainConfig:
 def small(kind: Kind) -> TrainConfig:
     """A network without a pretrained encoder that learns sample scenes in a minute or so on two cores."""
     if kind == "animator":
-        return _animator("small")
+        return _ANIMATOR_RUNS["small"]
     return TrainConfig(
         kind="motion",
         network=MotionNetworkConfig(
@@ -144,7 +148,7 @@ def small(kind: Kind) -> TrainConfig:
 def default(kind: Kind) -> TrainConfig:
     """The training that made the weights in the package."""
     if kind == "animator":
-        return _animator("default")
+        return _ANIMATOR_RUNS["default"]
     return TrainConfig(
         kind="motion",
         network=MotionNetworkConfig(),
@@ -157,7 +161,7 @@ def default(kind: Kind) -> TrainConfig:
 def paper(kind: Kind) -> TrainConfig:
     """The recipe of the 2021 paper, for GPUs and a large dataset."""
     if kind == "animator":
-        return _animator("paper")
+        return _ANIMATOR_RUNS["paper"]
     return TrainConfig(
         kind="motion",
         network=MotionNetworkConfig(),
@@ -248,7 +252,61 @@ def _read_values(url: str) -> dict[str, Any]:
     return values
 
 
-def _animator(run: str) -> TrainConfig:
-    from models.animator_runs import animator_run
-
-    return animator_run(run)
+_ANIMATOR_RUNS = {
+    "debug": TrainConfig(
+        kind="animator",
+        network=AnimatorConfig(features=4, width=8, blocks=1),
+        losses=ImageLossConfig(distance="gradient"),
+        augment=CropConfig(size_HW=(48, 64)),
+        validation_samples=4,
+        steps=20,
+        batch_size=4,
+        learning_rate=1e-3,
+        warmup_steps=5,
+        log_every=5,
+        validate_every=10,
+        save_every=10,
+        average_decay=0.9,
+    ),
+    "small": TrainConfig(
+        kind="animator",
+        network=AnimatorConfig(features=8, width=16, blocks=1),
+        losses=ImageLossConfig(distance="gradient"),
+        augment=CropConfig(size_HW=(96, 96)),
+        validation_samples=12,
+        steps=200,
+        batch_size=4,
+        learning_rate=1e-3,
+        warmup_steps=20,
+        validate_every=100,
+        save_every=100,
+        average_decay=0.98,
+    ),
+    "default": TrainConfig(
+        kind="animator",
+        network=AnimatorConfig(),
+        losses=ImageLossConfig(distance="gradient"),
+        augment=CropConfig(),
+        steps=4000,
+        batch_size=8,
+        learning_rate=5e-4,
+        average_decay=0.999,
+    ),
+    "paper": TrainConfig(
+        kind="animator",
+        network=paper_animator(),
+        losses=ImageLossConfig(adversarial=0.05),
+        augment=CropConfig(size_HW=(256, 256), smallest_scale=0.5),
+        data=DataConfig(workers=12),
+        steps=200_000,
+        batch_size=16,
+        learning_rate=2e-4,
+        warmup_steps=1000,
+        final_rate=0.0,
+        weight_decay=0.0,
+        average_decay=0.9995,
+        log_every=100,
+        validate_every=2000,
+        save_every=2000,
+    ),
+}

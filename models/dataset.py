@@ -214,7 +214,7 @@ def draw_weights(index: SampleIndex, config: DataConfig) -> NDArray[np.float64]:
             raise UsageError(f"data.weights must name {count} weights, one per dataset, got {config.weights}")
         total = np.bincount(index.dataset_N, weights=weight_N)
         weight_N *= (np.asarray(config.weights) / total)[index.dataset_N]
-    return weight_N * (len(index) / weight_N.sum())
+    return np.asarray(weight_N * (len(index) / weight_N.sum()), np.float64)
 
 
 def epoch_order(index: SampleIndex, config: DataConfig, *, seed: int, epoch: int) -> NDArray[np.int64]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.animator_recipe import AnimatorRecipe
 from models.augment import MotionTarget, augment_example, plain_example
 from models.colour_wheel import motion_to_colour
 from models.configs import TrainConfig
@@ -27,9 +28,9 @@ __all__ = ["MotionRecipe", "make_recipe"]
 SLOWEST_MEAN = 0.05  # px/frame: errors are relative to the mean target speed, but not to less than this
 
 
-def make_recipe(config: TrainConfig) -> MotionRecipe:
+def make_recipe(config: TrainConfig) -> MotionRecipe | AnimatorRecipe:
     """The recipe for a configuration's kind."""
-    return MotionRecipe(config)
+    return MotionRecipe(config) if config.kind == "motion" else AnimatorRecipe(config)
 
 
 @dataclass(frozen=True, slots=True)

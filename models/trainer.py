@@ -31,7 +31,7 @@ from models.distributed import Ranks, all_ranks, any_rank, gather, mean_over_ran
 from models.training_log import TrainingLog
 from models.training_state import AveragedWeights, load_state, save_state
 from storage.errors import StillstreamError, UsageError
-from storage.objects import exists, join_url
+from storage.objects import delete_object, exists, join_url
 from storage.progress import OnProgress, Progress
 from storage.shards import Sample
 
@@ -116,9 +116,9 @@ class Trainer:
         """Train to the end, to early stopping, or until `should_stop` says so on any rank."""
         if resume:
             self.restore()
-        self.log = TrainingLog(
-            self.out_url, step=self.step, tensorboard=self.config.tensorboard, write=self.first
-        )
+        elif self.first:
+            delete_object(self.state_url)  # else a later --resume could take up a run that was given up
+        self.log = TrainingLog(self.out_url, self.config, step=self.step, write=self.first)
         module = self.wrapped()
         started = time.monotonic() - self.seconds
         stopped = False
@@ -147,6 +147,10 @@ class Trainer:
     @property
     def first(self) -> bool:
         return self.ranks.is_first
+
+    @property
+    def state_url(self) -> str:
+        return join_url(self.out_url, "state.safetensors")
 
     def due(self, every: int) -> bool:
         """Whether something that happens every so many steps, and at the end, happens now."""
@@ -297,7 +301,7 @@ class Trainer:
             "batch_size": self.config.batch_size,
         }
         save_state(
-            join_url(self.out_url, "state.safetensors"),
+            self.state_url,
             {"network": self.network, "average": self.average.module},
             {"optimizer": self.optimizer},
             config=self.config.to_json(),
@@ -306,12 +310,11 @@ class Trainer:
 
     def restore(self) -> None:
         """Take up the state of an earlier run, if there is one."""
-        url = join_url(self.out_url, "state.safetensors")
-        if not exists(url):
+        if not exists(self.state_url):
             logger.info("nothing to resume at %s, starting anew", self.out_url)
             return
         modules = {"network": self.network, "average": self.average.module}
-        state = load_state(url, modules, {"optimizer": self.optimizer})
+        state = load_state(self.state_url, modules, {"optimizer": self.optimizer})
         if state["samples"] != self.reader.index.digest:
             raise UsageError(
                 f"{self.out_url} was trained on other samples; name the same --data, or a new --out"

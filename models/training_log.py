@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.configs import TrainConfig
 from storage.errors import UsageError
 from storage.locations import local_path, parse_url
 from storage.objects import is_local, join_url, publish_file, read_bytes, write_bytes
@@ -24,16 +25,16 @@ logger = logging.getLogger(__name__)
 class TrainingLog:
     """One row per logged step, written whole with every state: a resumed run goes on after its step."""
 
-    def __init__(self, out_url: str, *, step: int = 0, tensorboard: bool = True, write: bool = True) -> None:
+    def __init__(self, out_url: str, config: TrainConfig, *, step: int = 0, write: bool = True) -> None:
         """`step`: where the run goes on; rows after it belong to a future that did not happen.
 
         Every rank may keep a log; the one that may `write` does.
         """
         self._url = join_url(out_url, "metrics.jsonl")
         self.rows = [row for row in read_metrics(out_url) if row["step"] <= step] if step else []
-        self._write = write
+        self._write, self._steps = write, config.steps
         self._writer, self._folder, self._remote = None, None, ""
-        if tensorboard and write:
+        if config.tensorboard and write:
             from torch.utils.tensorboard import SummaryWriter
 
             folder = join_url(out_url, "tensorboard")
@@ -51,7 +52,7 @@ class TrainingLog:
         if not self._write:
             return
         text = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
-        logger.info("step %d, %s: %s", step, part, text)
+        logger.info("step %d of %d, %s: %s", step, self._steps, part, text)
         if self._writer is not None:
             for name, value in values.items():
                 self._writer.add_scalar(f"{part}/{name}", value, step)  # type: ignore[no-untyped-call]

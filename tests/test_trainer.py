@@ -17,7 +17,7 @@ import torch
 from drawn_dataset import write_drawn_dataset
 from train_in_ranks import train_plain
 
-from models.checkpoint import load_checkpoint, load_motion_network
+from models.checkpoint import load_animator, load_checkpoint, load_motion_network
 from models.configs import TrainConfig, debug, load_config, override
 from models.train import main, train
 from models.trainer import learning_rate_factor, parameter_groups
@@ -187,6 +187,21 @@ def subprocess_until_state(data: str, out: str, *, step: int) -> int:
     found = load_checkpoint(str(state)).metadata["step"]
     assert found >= step
     return int(found)
+
+
+def test_animator_learns_from_target_and_from_predicted_motion(
+    data: str, undisturbed: str, tmp_path: Path
+) -> None:
+    first, then = str(tmp_path / "first"), str(tmp_path / "then")
+    chosen = override(
+        debug("animator"), {"steps": 8, "validate_every": 4, "tensorboard": False}, where="test"
+    )
+    summary = train("animator", chosen, data, first)
+    assert summary.steps == 8 and summary.metrics["psnr_moving"] > 20
+    assert load_animator(first).config == chosen.network
+    crop = {"predicted": 0.5, "motion_checkpoint": undisturbed}
+    tuned = override(chosen, {"augment": crop, "start_from": f"{first}/last.safetensors"}, where="test")
+    assert train("animator", tuned, data, then).metrics["score"] < 1.1 * summary.metrics["score"]
 
 
 def test_damaged_shard_is_skipped_and_counted(tmp_path: Path) -> None:
