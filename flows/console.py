@@ -5,7 +5,6 @@ elsewhere (a log, a pipe) each stage leaves one plain line when it is done.
 """
 
 import logging
-import os
 import sys
 import time
 import warnings
@@ -31,18 +30,7 @@ __all__ = [
 ]
 
 LISTED_ITEMS = 20
-NOISY_LOGGERS = (
-    "apache_beam",
-    "prefect",
-    "httpx",
-    "botocore",
-    "s3fs",
-    "numba",
-    "PIL",
-    "libav",
-    "torch",
-    "fsspec",
-)
+OWN_LOGGERS = ("storage.", "models.", "pipelines.", "flows.", "__main__")
 
 
 class StageProgress:
@@ -151,16 +139,14 @@ def show_items(items: Sequence[tuple[str, str, str, str]], *, total: int, where:
 
 
 def quiet_libraries(*, verbose: bool = False) -> None:
-    """Keep libraries' chatter off the terminal; ours is shown from WARNING on, or from INFO when verbose."""
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
-    )
+    """Keep libraries' chatter off the terminal: from others errors only, from us warnings, or all if verbose."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
     if verbose:
         return
-    for name in NOISY_LOGGERS:
-        logging.getLogger(name).setLevel(logging.ERROR)
+    handler.addFilter(lambda said: said.levelno >= logging.ERROR or said.name.startswith(OWN_LOGGERS))
     warnings.simplefilter("ignore")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorBoard's native part logs by itself
 
 
 def _bars() -> "Bars":

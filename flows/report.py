@@ -70,10 +70,11 @@ class DatasetStatistics:
         self.categories[row["category"] or "not said"] += 1
         self.licences[row["licence"] or "not said"] += 1
         self.splits[row["split"] or "none"] += 1
-        for values, name in ((self.speeds, "mean_speed"), (self.directions, "direction")):
+        # Speeds are kept in diagonals per second, so that videos of any size and rate compare.
+        for values, name, scale in ((self.speeds, "mean_speed", 100.0), (self.directions, "direction", 1.0)):
             value = row[name]
             if value is not None and math.isfinite(value):
-                values.append(value)
+                values.append(scale * value)
 
     @property
     def attempted(self) -> int:
@@ -114,7 +115,7 @@ def publish_report(dataset_url: str, *, clips: int = 48) -> str:
             "tables": _tables(statistics),
             "sources": _sources(statistics),
             "source_count": len(statistics.sources),
-            "speeds": histogram(statistics.speeds, unit="px/frame"),
+            "speeds": histogram(statistics.speeds, unit="%/s"),
             "directions": rose(statistics.directions),
             "wheel": picture_uri(colour_wheel(168)),
             "clip_count": len(wall),

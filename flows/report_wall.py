@@ -96,4 +96,4 @@ def _shrink(picture_HW3: NDArray[np.uint8]) -> NDArray[np.uint8]:  # noqa: N803
 
 
 def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(float(value), 3)
+    return None if value is None else round(float(value), 4)

@@ -25,11 +25,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_or
 from storage.errors import UsageError
 
 if TYPE_CHECKING:
-    from pipelines.photo_animation import AnimationConfig
-
     from flows.gallery import GalleryConfig
     from flows.nightly import NightlyConfig
     from pipelines.motion_dataset import DatasetConfig
+    from pipelines.photo_animation import AnimationConfig
     from pipelines.runner import RunnerConfig
 
 __all__ = ["SECTIONS", "Settings", "config_from_values", "load_settings"]
@@ -246,8 +245,10 @@ def _as_scalar(kind: Any, value: object, where: str) -> Any:
         if word not in TRUE_WORDS + FALSE_WORDS:
             raise UsageError(f"{where} must be true or false, got {value!r}")
         return word in TRUE_WORDS
-    if kind in (int, float) and not isinstance(value, bool):
+    if kind in (int, float):
         try:
+            if isinstance(value, bool):
+                raise ValueError("no number")
             number = float(value)  # type: ignore[arg-type]
             if kind is int and not number.is_integer():
                 raise ValueError("a fraction")

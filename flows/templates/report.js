@@ -7,7 +7,7 @@ function buildClip(clip) {
   frame.style.aspectRatio = `${clip.width} / ${clip.height}`;
   strip.style.width = `${clip.frames * 100}%`;
   const button = make("button", { type: "button" }, frame, make("img", { className: "motion", src: clip.motion, alt: "", decoding: "async", loading: "lazy" }));
-  const said = [clip.category, clip.speed !== null ? `${clip.speed.toFixed(2)} px/frame` : "", clip.moving !== null ? `${Math.round(clip.moving * 100)} % moves` : ""].filter(Boolean).join(" · ");
+  const said = [clip.category, clip.speed !== null ? `${(100 * clip.speed).toFixed(1)} %/s` : "", clip.moving !== null ? `${Math.round(clip.moving * 100)} % moves` : ""].filter(Boolean).join(" · ");
   button.setAttribute("aria-label", `Clip ${clip.name}: ${said}. Press to play.`);
   let timer = 0, tick = 0;
   const show = () => {

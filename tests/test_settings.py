@@ -1,0 +1,166 @@
+"""Settings: file below environment below command line, typed, and every mistake named with its place."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from flows.settings import SECTIONS, Settings, config_from_values, load_settings
+from storage.errors import UsageError
+
+
+class Colour(StrEnum):
+    RED = "red"
+    BLUE = "blue"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Inner:
+    depth: int = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outer:
+    """One field of each kind that our configs use."""
+
+    count: int = 1
+    share: float = 0.5
+    active: bool = False
+    name: str | None = None
+    mode: Literal["fast", "slow"] = "fast"
+    colour: Colour = Colour.RED
+    sizes: tuple[int, ...] = ()
+    pair: tuple[int, int] = (1, 2)
+    inner: Inner = field(default_factory=Inner)
+
+    def __post_init__(self) -> None:
+        if self.count < 0:
+            raise UsageError(f"count must be 0 or more, got {self.count}")
+
+
+def build(**values: object) -> Outer:
+    return config_from_values(Outer, values, where="here")
+
+
+def write(folder: Path, text: str, name: str = "stillstream.toml") -> str:
+    path = folder / name
+    path.write_text(text)
+    return str(path)
+
+
+def test_text_becomes_each_field_s_type() -> None:
+    built = build(
+        count="3",
+        share="0.25",
+        active="yes",
+        name="x",
+        mode="slow",
+        colour="blue",
+        sizes="1, 2,3",
+        inner={"depth": "4"},
+    )
+    assert built == Outer(
+        count=3,
+        share=0.25,
+        active=True,
+        name="x",
+        mode="slow",
+        colour=Colour.BLUE,
+        sizes=(1, 2, 3),
+        inner=Inner(depth=4),
+    )
+
+
+def test_plain_values_of_toml_fit_too() -> None:
+    assert build(count=2, share=1, sizes=[5], pair=[3, 4], name="none") == Outer(
+        count=2, share=1.0, sizes=(5,), pair=(3, 4), name=None
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"cuont": 1}, "unknown key 'cuont'; did you mean count"),
+        ({"zzz": 1}, "there are active, colour"),
+        ({"count": "many"}, r"here\.count must be a whole number, got 'many'"),
+        ({"count": 1.5}, "whole number"),
+        ({"count": True}, "whole number, got True"),
+        ({"share": "much"}, "must be a number"),
+        ({"active": "perhaps"}, "true or false"),
+        ({"mode": "medium"}, "one of fast, slow"),
+        ({"colour": "green"}, "one of red, blue"),
+        ({"sizes": 3}, "must be a list"),
+        ({"pair": [1]}, "must have 2 values, got 1"),
+        ({"inner": {"dpeth": 1}}, r"here\.inner: unknown key 'dpeth'; did you mean depth"),
+        ({"count": -1}, "here: count must be 0 or more"),
+    ],
+)
+def test_a_mistake_is_named_with_its_place(values: dict[str, object], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        build(**values)
+
+
+def test_environment_lies_over_the_file_and_the_command_line_over_both(tmp_path: Path) -> None:
+    file = write(tmp_path, "[animate]\nseconds = 4\nfps = 24\nspeed = 0.5\n")
+    settings = load_settings(
+        file, {"STILLSTREAM_ANIMATE__FPS": "12", "STILLSTREAM_VERBOSE": "1", "HOME": "/"}
+    )
+    settings = settings.override("animate", speed=2.0, renderer=None)
+    assert (settings.animate.seconds, settings.animate.fps, settings.animate.speed) == (4.0, 12.0, 2.0)
+    assert settings.animate.renderer == "auto"
+
+
+def test_nested_tables_come_from_the_environment_too() -> None:
+    settings = load_settings(None, {"STILLSTREAM_DATASET__SELECTION__LEAST_MOVING": "0.03"})
+    assert settings.dataset.selection.least_moving == 0.03
+
+
+def test_the_file_is_found_by_name_variable_or_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = write(tmp_path, "[gallery]\ntitle = 'Named'\n", "named.toml")
+    assert load_settings(named, {}).gallery.title == "Named"
+    assert load_settings(None, {"STILLSTREAM_CONFIG": named}).gallery.title == "Named"
+    monkeypatch.chdir(tmp_path)
+    assert load_settings(None, {}).values == {}
+    write(tmp_path, "[gallery]\ntitle = 'Here'\n")
+    assert load_settings(None, {}).gallery.title == "Here"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[galery]\n", "unknown section 'galery'; did you mean gallery"),
+        ("gallery = 3\n", r"gallery must be a table \[gallery\]"),
+        ("[gallery\n", "cannot be read"),
+    ],
+)
+def test_a_wrong_file_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        load_settings(write(tmp_path, text), {})
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no settings file"):
+        load_settings(str(tmp_path / "none.toml"), {})
+
+
+def test_every_section_builds_from_nothing() -> None:
+    configs = Settings().check()
+    assert configs.keys() == SECTIONS.keys()
+    for name, config in configs.items():
+        assert type(config).__name__ == SECTIONS[name].partition(":")[2]
+
+
+def test_importing_settings_is_light() -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, flows.settings\n"
+        "print([m for m in ('torch', 'apache_beam', 'prefect', 'cv2') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
