@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipelines.scenery import noise
 from pipelines.scenery.land import BIOMES, compose_land
 from pipelines.scenery.light import choose_light, smoothstep
-from pipelines.scenery.picture import Picture, grain
+from pipelines.scenery.picture import Picture, make_picture
 from pipelines.scenery.terrain import Camera
 from pipelines.scenery.texture import lay_coordinates
 from pipelines.scenery.water import Waves, make_waves, sample_waves, visible_motion
@@ -21,7 +21,7 @@ __all__ = ["draw_clouds"]
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
-_CURVE = 0.10  # the deck sinks behind the horizon instead of running to infinity
+_CURVE = 0.20  # the deck sinks behind the horizon instead of running to infinity
 
 
 @njit(cache=True)
@@ -97,7 +97,7 @@ def draw_clouds(size: tuple[int, int], seed: int, speed: float) -> Picture:
     right, up = (v.astype(np.float32) for v in camera.directions(px, py))
     high = smoothstep(0.02, 0.16, up)
     scale = ((up + _CURVE) / (0.5 + _CURVE)).astype(np.float32)
-    flat = np.clip(0.35 + 0.9 * up, 0.0, 1.0).astype(np.float32)
+    flat = np.clip(0.45 + 1.1 * up, 0.0, 1.0).astype(np.float32)
     billows = float(rng.uniform(130.0, 260.0)) * unit
     limit = np.maximum(scale, 0.12)
     along, across = limit, limit * flat
@@ -138,14 +138,7 @@ def draw_clouds(size: tuple[int, int], seed: int, speed: float) -> Picture:
 
     moving = np.zeros(size, bool)
     moving[pixels] = cover > 0.5
-    return Picture(
-        still_HW3=still.astype(np.float32),
-        light=light,
-        grain_HW=grain(size, seed),
-        motion_2HW=np.where(moving, motion, 0.0).astype(np.float32),
-        moving_HW=moving,
-        paint=paint,
-    )
+    return make_picture(still, light, motion, moving, paint, seed=seed)
 
 
 def _pile(coordinates, layers, *, seed: int, gain: float) -> Waves:  # type: ignore[no-untyped-def]

@@ -212,22 +212,23 @@ def compose_land(
     seed: int,
     wisps: float = 0.5,
     clear: Relief | None = None,
-    far: float = 6000.0,
+    focus: tuple[float, float] | None = None,
 ) -> Land:
     """Draw sky, relief and trees, and their mirror. `clear`(X, Z, footprint) in [0, 1]: 0 keeps trees away."""
     factor = 2 if camera.size[0] <= 800 else 1
     fine = camera.larger(factor)
-    ground = survey(fine, relief, light, far=far, depths=720 if camera.size[0] <= 800 else 1000)
+    ground = survey(fine, relief, light, depths=720 if camera.size[0] <= 800 else 1000, focus=focus)
     colours = shade(ground, _albedo(ground, biome, seed), light)
     seen = view(ground)
     y, x = np.mgrid[0 : fine.size[0], 0 : fine.size[1]]
     right, up = (v.astype(np.float32) for v in fine.directions(x, y))
     sky = sky_colour(right, np.maximum(up, 0.0), light, seed=seed, wisps=wisps)
     picture = seen.gather(colours, fill=sky)
-    measures = np.stack([ground.z_KI, ground.raw_KI], axis=-1)
+    # The face between a wet and a dry sample is dry: depth under water must not reach up into it.
+    measures = np.stack([ground.z_KI, np.maximum(ground.raw_KI, -0.02), ground.raw_KI], axis=-1)
     measured = seen.gather(measures)
-    depth, raw = measured[..., 0], measured[..., 1]
-    water = ((depth > 0.0) & (raw <= 0.0)).astype(np.float32)
+    depth, edge, raw = measured[..., 0], measured[..., 1], measured[..., 2]
+    water = ((depth > 0.0) & (edge <= 0.0)).astype(np.float32)
     overhead = sky_colour(right, np.maximum(-up, 0.0), light, seed=seed, wisps=wisps * 0.6)
     mirror = seen.gather(colours, mirrored=True, fill=overhead)
     if biome.trees:

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from pipelines.scenery import noise
 from pipelines.scenery.land import BIOMES, Biome, Land, compose_land
 from pipelines.scenery.light import choose_light, smoothstep
-from pipelines.scenery.picture import Picture, grain
+from pipelines.scenery.picture import Picture, make_picture
 from pipelines.scenery.terrain import Camera, project_ground
 from pipelines.scenery.texture import Coordinates, lay_coordinates
-from pipelines.scenery.water import WaterLook, make_waves, sample_waves, surface_colours, visible_motion, wash
+from pipelines.scenery.water import WaterLook, lie_flat, make_waves, sample_waves, surface_colours, visible_motion, wash
 
 __all__ = ["Stream", "draw_river", "flood"]
 
@@ -111,14 +111,14 @@ def flood(
     calm = 0.55 * trough[pixels] + 0.45 * crest[pixels]
     trough_P = calm + (trough[pixels] - calm) * share[:, None]
     crest_P = calm + (crest[pixels] - calm) * share[:, None]
-    lengths = [(26.0 * unit, 44.0 * unit), (13.0 * unit, 21.0 * unit), (7.5 * unit, 11.0 * unit)]
-    if unit > 1.6:
-        lengths.append((4.0 * unit, 6.0 * unit))
     # Ripples shrink towards the horizon as perspective has it, though never below what a pixel can show.
     py = np.nonzero(pixels)[0]
     near = np.clip((py - camera.horizon_px) / (camera.size[0] - camera.horizon_px), 0.0, 1.0)
     limit = (0.42 + 0.75 * near).astype(np.float32)
-    ripples = make_waves(coordinates, tuple(lengths), seed=seed, limit=limit, gain=0.85)
+    spans = (30.0, 15.0, 8.5) if unit <= 1.6 else (30.0, 15.0, 8.5, 4.5)
+    ripples = make_waves(
+        coordinates, [(b, a) for a, b in lie_flat(camera, py, spans, limit)], seed=seed, gain=0.95, crested=True
+    )
     froth = make_waves(
         coordinates, ((24 * unit, 16 * unit), (9 * unit, 8 * unit)), seed=seed + 1, limit=limit
     )
@@ -149,14 +149,7 @@ def flood(
 
     moving = np.zeros(pixels.shape, bool)
     moving[pixels] = (share > 0.6) & (cover > 0.5)
-    return Picture(
-        still_HW3=land.still_HW3,
-        light=land.light,
-        grain_HW=grain(camera.size, seed),
-        motion_2HW=np.where(moving, motion, 0.0).astype(np.float32),
-        moving_HW=moving,
-        paint=paint,
-    )
+    return make_picture(land.still_HW3, land.light, motion, moving, paint, seed=seed)
 
 
 def draw_river(size: tuple[int, int], seed: int, speed: float) -> Picture:

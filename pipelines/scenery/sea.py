@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from pipelines.scenery import noise
 from pipelines.scenery.land import BIOMES, Land, compose_land
 from pipelines.scenery.light import Light, choose_light, smoothstep
-from pipelines.scenery.picture import Picture, grain
+from pipelines.scenery.picture import Picture, make_picture
 from pipelines.scenery.terrain import Camera, project_ground
 from pipelines.scenery.texture import Coordinates, lay_coordinates
-from pipelines.scenery.water import WaterLook, make_waves, sample_waves, surface_colours, visible_motion, wash
+from pipelines.scenery.water import WaterLook, lie_flat, make_waves, sample_waves, surface_colours, visible_motion, wash
 
 __all__ = ["draw_sea"]
 
@@ -26,7 +26,8 @@ def _coast(rng: np.random.Generator, camera: Camera, seed: int):  # type: ignore
     tall = float(rng.uniform(25.0, 80.0))
     near = camera.height / max((1.0 - camera.horizon) / camera.focal, 0.05)
     shore = near * float(rng.uniform(1.15, 1.7))
-    rocks = float(rng.uniform(-0.35, 0.2))
+    rocks = float(rng.uniform(-0.40, 0.10))
+    reef_tall = float(rng.uniform(3.0, 11.0))
 
     def relief(x: Floats, z: Floats, foot: Floats) -> Floats:
         wide = noise.fractal(x / 420.0, z / 420.0, seed=seed + 2, octaves=7, footprint=foot / 420.0)
@@ -43,7 +44,8 @@ def _coast(rng: np.random.Generator, camera: Camera, seed: int):  # type: ignore
             wall = wall + smoothstep(0.0, 12.0, wall) * 5.0 * rough
             height = np.maximum(height, wall)
         stack = noise.fractal(x / 24.0, z / 24.0, seed=seed + 5, octaves=5, footprint=foot / 24.0) + rocks
-        reef = np.where(stack > 0.38, (stack - 0.38) * 34.0 * (1.0 + rough), -6.0)
+        crown = np.tanh(np.clip(stack - 0.34, 0.0, None) * 9.0)
+        reef = np.where(stack > 0.34, crown * (reef_tall * (1.0 + 0.8 * wide) + 2.5 * rough) - 0.5, -6.0)
         near_reef = smoothstep(2.2 * near, 3.0 * near, z) * smoothstep(380.0, 200.0, z)
         return np.asarray(np.maximum(height, reef * near_reef - 6.0 * (1.0 - near_reef)), np.float32)
 
@@ -81,10 +83,8 @@ def fill_sea(land: Land, coordinates: Coordinates, look: WaterLook, *, seed: int
     py, px = np.nonzero(pixels)
     near = np.clip((py - camera.horizon_px) / (camera.size[0] - camera.horizon_px), 0.0, 1.0)
     limit = (0.40 + 0.85 * near).astype(np.float32)
-    lengths = [(95 * unit, 26 * unit), (44 * unit, 14 * unit), (20 * unit, 7.5 * unit)]
-    if unit > 1.6:
-        lengths.append((9.0 * unit, 4.0 * unit))
-    ripples = make_waves(coordinates, tuple(lengths), seed=seed, limit=limit, gain=0.9)
+    lengths = lie_flat(camera, py, (76.0, 34.0, 15.0) if unit <= 1.6 else (76.0, 34.0, 15.0, 7.0), limit)
+    ripples = make_waves(coordinates, lengths, seed=seed, gain=0.9, crested=True)
     froth = make_waves(
         coordinates, ((60 * unit, 13 * unit), (17 * unit, 7 * unit)), seed=seed + 1, limit=limit
     )
@@ -106,14 +106,7 @@ def fill_sea(land: Land, coordinates: Coordinates, look: WaterLook, *, seed: int
 
     moving = np.zeros(pixels.shape, bool)
     moving[pixels] = (share > 0.6) & (cover > 0.5)
-    return Picture(
-        still_HW3=land.still_HW3,
-        light=land.light,
-        grain_HW=grain(camera.size, seed),
-        motion_2HW=np.where(moving, motion, 0.0).astype(np.float32),
-        moving_HW=moving,
-        paint=paint,
-    )
+    return make_picture(land.still_HW3, land.light, motion, moving, paint, seed=seed)
 
 
 def draw_sea(size: tuple[int, int], seed: int, speed: float) -> Picture:
@@ -128,7 +121,13 @@ def draw_sea(size: tuple[int, int], seed: int, speed: float) -> Picture:
         height=float(np.exp(rng.uniform(np.log(3.0), np.log(14.0)))),
     )
     land = compose_land(
-        camera, _coast(rng, camera, seed), light, biome, seed=seed, wisps=float(rng.uniform(0.2, 1.0))
+        camera,
+        _coast(rng, camera, seed),
+        light,
+        biome,
+        seed=seed,
+        wisps=float(rng.uniform(0.2, 1.0)),
+        clear=lambda x, z, _foot: smoothstep(140.0, 260.0, z),
     )
     y = np.mgrid[0 : size[0], 0 : size[1]][0]
     pixels = (land.water_HW > 0.02) & (y > camera.horizon_px + 1)
@@ -142,6 +141,5 @@ def draw_sea(size: tuple[int, int], seed: int, speed: float) -> Picture:
         deep=((0.012, 0.05, 0.075), (0.01, 0.085, 0.095), (0.02, 0.055, 0.055))[int(rng.integers(3))],
         shallow=(0.09, 0.22, 0.20),
         rough=float(rng.uniform(0.8, 1.8)),
-        contrast=0.26,
     )
     return fill_sea(land, coordinates, look, seed=seed, chop=float(rng.uniform(0.0, 1.0)))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pipelines.scenery import noise
 from pipelines.scenery.land import BIOMES, compose_land
 from pipelines.scenery.light import choose_light, smoothstep
-from pipelines.scenery.picture import Picture, grain
+from pipelines.scenery.picture import Picture, make_picture
 from pipelines.scenery.terrain import Camera
 from pipelines.scenery.texture import lay_coordinates, make_band
 from pipelines.scenery.water import Waves, sample_waves
@@ -32,12 +32,12 @@ def _billow(
     lit, shaded = colours
     profile, side, cover = shape
     for p in range(place.size):
-        d = profile[p] + 0.42 * density[p]
-        a = min(1.0, max(0.0, d / 0.55))
+        d = profile[p] + 0.36 * density[p]
+        a = min(1.0, max(0.0, d / 0.85))
         a = a * a * (3.0 - 2.0 * a) * cover[p]
         if a <= 0.0:
             continue
-        light = 0.46 + 0.36 * side[p] + 0.62 * (density[p] - sunward[p]) + 0.10 * density[p]
+        light = 0.46 + 0.36 * side[p] + 0.40 * (density[p] - sunward[p]) + 0.09 * density[p]
         light = min(1.1, max(0.0, light))
         q = place[p]
         for c in range(3):
@@ -126,7 +126,7 @@ def draw_smoke(size: tuple[int, int], seed: int, speed: float) -> Picture:
     for n in range(6):
         length = np.maximum(wide * share, 6.0)
         bands.append(make_band(coordinates, length * 0.9, length, seed=seed * 31 + 5 * n + 3))
-        strengths.append(0.72**n)
+        strengths.append(0.62**n)
         share *= 0.5
     norm = float(np.sqrt(np.sum(np.square(strengths))))
     puffs = Waves(coordinates=coordinates, bands=tuple(bands), strengths=tuple(s / norm for s in strengths))
@@ -156,11 +156,4 @@ def draw_smoke(size: tuple[int, int], seed: int, speed: float) -> Picture:
 
     moving = np.zeros(size, bool)
     moving[pixels] = (profile > 0.18) & (cover > 0.4)
-    return Picture(
-        still_HW3=land.still_HW3,
-        light=light,
-        grain_HW=grain(size, seed),
-        motion_2HW=np.where(moving, coordinates.motion_2HW, 0.0).astype(np.float32),
-        moving_HW=moving,
-        paint=paint,
-    )
+    return make_picture(land.still_HW3, light, coordinates.motion_2HW, moving, paint, seed=seed)

@@ -85,12 +85,16 @@ class Ground:
 
 @njit(cache=True)
 def _shadows(
-    height: Floats, log_depth: Floats, place: tuple[float, float, float, float], out: Floats
+    height: Floats,
+    log_depth: NDArray[np.float64],
+    lookup: NDArray[np.int64],
+    place: tuple[float, float, float, float],
+    out: Floats,
 ) -> None:
     """March from every grid point towards the sun over the same grid (outside it: lit)."""
     right0, right_step, toward_x, toward_z = place[0], place[1], place[2], place[3]
     depths, columns = height.shape
-    step_log = log_depth[1] - log_depth[0]
+    per_log = (lookup.size - 1) / (log_depth[-1] - log_depth[0])
     for k in range(depths):
         z = np.exp(log_depth[k])
         for i in range(columns):
@@ -103,11 +107,11 @@ def _shadows(
                 zs = z + toward_z * reach
                 if zs <= 0.0:
                     break
-                kf = (np.log(zs) - log_depth[0]) / step_log
+                step = int((np.log(zs) - log_depth[0]) * per_log)
                 column = (xs / zs - right0) / right_step
-                if kf < 0.0 or kf >= depths - 1 or column < 0.0 or column >= columns - 1:
+                if step < 0 or step >= lookup.size or column < 0.0 or column >= columns - 1:
                     break
-                over = height[int(kf), int(column)] - (h + reach)
+                over = height[min(lookup[step], depths - 1), int(column)] - (h + reach)
                 soft = 0.06 * reach + 0.05
                 light = min(light, 1.0 - min(1.0, max(0.0, over / soft)))
                 if light <= 0.0:
@@ -116,20 +120,35 @@ def _shadows(
             out[k, i] = light
 
 
-def survey(camera: Camera, relief: Relief, light: Light, *, far: float = 6000.0, depths: int = 640) -> Ground:
-    """Sample the relief over the camera's view, with normals and the sun's shadows."""
+def survey(
+    camera: Camera,
+    relief: Relief,
+    light: Light,
+    *,
+    far: float = 6000.0,
+    depths: int = 640,
+    focus: tuple[float, float] | None = None,
+) -> Ground:
+    """Sample the relief over the camera's view, with normals and the sun's shadows.
+
+    `focus`: a stretch of depths to sample as many times again, for a cliff seen from the front.
+    """
     height_px, width = camera.size
     lowest = (height_px - camera.horizon_px) / camera.focal_px
     near = 0.35 * camera.height / max(lowest, 0.05)
     log_depth = np.linspace(np.log(near), np.log(far), depths)
+    if focus is not None:
+        extra = np.linspace(np.log(focus[0]), np.log(focus[1]), depths)
+        log_depth = np.sort(np.concatenate([log_depth, extra]))
+        depths = log_depth.size
     right, _ = camera.directions(np.arange(width), np.zeros(width))
     depth = np.exp(log_depth)
     z = np.broadcast_to(depth[:, None], (depths, width)).astype(np.float32)
     x = (depth[:, None] * right[None, :]).astype(np.float32)
     raw = relief(x, z, (1.3 * z / camera.focal_px).astype(np.float32)).astype(np.float32)
     # Ground near the camera stays low enough to be seen from above down to the picture's lower edge.
-    ceiling = np.maximum(camera.height - 0.75 * lowest * z, 0.22 * camera.height)
-    near_by = smoothstep(16.0 * near, 5.0 * near, z)
+    ceiling = np.maximum(camera.height - 1.1 * lowest * z, 0.22 * camera.height)
+    near_by = smoothstep(6.5 * near, 3.2 * near, z)
     raw = np.where(raw > 0.0, raw + (np.minimum(raw, ceiling) - raw) * near_by, raw)
     height = np.maximum(raw, 0.0)
     slope_right = np.gradient(height, right, axis=1) / z
@@ -140,7 +159,8 @@ def survey(camera: Camera, relief: Relief, light: Light, *, far: float = 6000.0,
     toward = _toward_sun(light)
     lit = np.ones_like(height)
     place = (float(right[0]), float(right[1] - right[0]), toward[0] / toward[1], toward[2] / toward[1])
-    _shadows(height, log_depth.astype(np.float64), place, lit)
+    steps = np.linspace(log_depth[0], log_depth[-1], 4096)
+    _shadows(height, log_depth, np.searchsorted(log_depth, steps).astype(np.int64), place, lit)
     return Ground(
         camera=camera,
         depth_K=depth.astype(np.float32),

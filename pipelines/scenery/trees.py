@@ -65,7 +65,7 @@ def _draw(
         if tall < 1.2 or tall > 0.42 * height:
             continue
         broad = crown[n]
-        half = tall * (0.17 + 0.30 * broad)
+        half = tall * (0.145 + 0.31 * broad)
         x0 = max(0, int(column[n] - half))
         x1 = min(width - 1, int(column[n] + half + 1))
         y0 = max(0, int(foot_row[n] - tall))
@@ -74,6 +74,7 @@ def _draw(
             y0 = max(0, int(foot_row[n]))
             y1 = min(height - 1, int(foot_row[n] + tall))
         salt = n * 7 + 13
+        grainy = max(2.0, tall / 4.5)
         for y in range(y0, y1 + 1):
             v = 1.0 - abs(foot_row[n] - y) / tall  # 0 at the top, 1 at the foot
             if v < 0.0:
@@ -83,7 +84,8 @@ def _draw(
                     continue
                 u = (x - column[n]) / half
                 lump = _lump(u * 3.1 + 9.0, v * 9.0, salt)
-                fine = _lump(u * 9.0, v * 27.0, salt + 3)
+                fine = _lump(u * grainy * 0.5, v * grainy, salt + 3)
+                leaf = _lump(u * grainy * 1.1, v * grainy * 2.2, salt + 5)
                 if broad < 0.5:
                     layers = v * 8.5 + 0.5 * lump
                     tooth = layers - np.floor(layers)
@@ -91,15 +93,14 @@ def _draw(
                     if v > 0.94:
                         edge = 0.08
                 else:
-                    mid = (v - 0.42) / 0.46
-                    edge = np.sqrt(max(0.0, 1.0 - mid * mid)) * (0.62 + 0.5 * lump)
+                    mid = (v - 0.45) / 0.42
+                    edge = np.sqrt(max(0.0, 1.0 - mid * mid)) * (0.60 + 0.42 * lump)
                     if v > 0.85:
                         edge = 0.09
-                if abs(u) + 0.10 * (fine - 0.5) > edge:
+                if abs(u) + 0.22 * (fine - 0.5) + 0.16 * (leaf - 0.5) > edge:
                     continue
-                light = (
-                    0.5 + 0.55 * (u * lit_side) + 0.55 * (lump - 0.5) + 0.5 * (fine - 0.5) - 0.35 * (v - 0.5)
-                )
+                light = 0.36 + 0.42 * (u * lit_side) + 0.55 * (lump - 0.5)
+                light += 0.60 * (fine - 0.5) + 0.70 * (leaf - 0.5) - 0.75 * (v - 0.5)
                 light = min(1.0, max(0.0, light))
                 for c in range(3):
                     image[y, x, c] = dark[n, c] + (bright[n, c] - dark[n, c]) * light

@@ -5,6 +5,7 @@ Letters: P moving pixels, H and W of the picture.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -14,9 +15,10 @@ from numpy.typing import NDArray
 
 from pipelines.scenery.land import Land
 from pipelines.scenery.light import smoothstep
+from pipelines.scenery.terrain import Camera
 from pipelines.scenery.texture import Band, Coordinates, make_band, sample_band
 
-__all__ = ["Waves", "WaterLook", "calm_water", "make_waves", "sample_waves", "surface_colours", "wash"]
+__all__ = ["Waves", "WaterLook", "calm_water", "lie_flat", "make_waves", "sample_waves", "surface_colours", "wash"]
 
 Floats = NDArray[np.float32]
 
@@ -28,7 +30,7 @@ class WaterLook:
     deep: tuple[float, float, float] = (0.02, 0.07, 0.08)
     shallow: tuple[float, float, float] = (0.10, 0.17, 0.13)
     rough: float = 1.0  # how far ripples throw the mirror image
-    contrast: float = 0.22  # least light-dark contrast of ripples
+    contrast: float = 0.42  # least light-dark contrast of ripples
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,15 +40,17 @@ class Waves:
     coordinates: Coordinates
     bands: tuple[Band, ...]
     strengths: tuple[float, ...]
+    crested: bool = False  # finer bands as sharp crests instead of soft lumps
 
 
 def make_waves(
     coordinates: Coordinates,
-    wavelengths: tuple[tuple[float, float], ...],
+    wavelengths: Sequence[tuple[Floats | float, Floats | float]],
     *,
     seed: int,
     gain: float = 0.75,
     limit: Floats | float = 1.0,
+    crested: bool = False,
 ) -> Waves:
     """Bands with the given (along, across) wavelengths in pixels, `limit` scaling them pixel by pixel."""
     bands = tuple(
@@ -55,14 +59,31 @@ def make_waves(
     )
     strengths = np.array([gain**n for n in range(len(bands))])
     strengths /= np.sqrt((strengths**2).sum())
-    return Waves(coordinates=coordinates, bands=bands, strengths=tuple(float(s) for s in strengths))
+    return Waves(coordinates=coordinates, bands=bands, strengths=tuple(float(s) for s in strengths), crested=crested)
+
+
+def lie_flat(
+    camera: Camera, rows_P: NDArray[np.int64], spans: Sequence[float], limit_P: Floats
+) -> list[tuple[Floats, Floats]]:
+    """Wavelengths (across the view, into it) in pixels of ripples that lie on level water.
+
+    `spans` are widths at 360 rows. Perspective flattens them towards the horizon, down to what a pixel shows.
+    """
+    unit = camera.size[0] / 360.0
+    _, up = camera.directions(np.zeros(rows_P.size), rows_P)
+    flat = np.clip(1.7 * np.abs(up), 0.0, 0.9)
+    wide = [np.asarray(span * unit * limit_P, np.float32) for span in spans]
+    return [(w, np.maximum(w * flat, 5.2 * unit * np.sqrt(limit_P)).astype(np.float32)) for w in wide]
 
 
 def sample_waves(waves: Waves, time: float, *, shift: tuple[float, float] = (0.0, 0.0)) -> Floats:
     """The summed bands (P,), mean 0 and deviation about 1."""
     total = np.zeros(waves.coordinates.a_P.size, np.float32)
-    for band, strength in zip(waves.bands, waves.strengths, strict=True):
-        total += np.float32(strength) * sample_band(waves.coordinates, band, time, shift=shift)
+    for n, (band, strength) in enumerate(zip(waves.bands, waves.strengths, strict=True)):
+        value = sample_band(waves.coordinates, band, time, shift=shift)
+        if waves.crested and n:
+            value = np.float32(1.7) * (np.float32(0.8) - np.abs(value))
+        total += np.float32(strength) * value
     return total
 
 
@@ -85,8 +106,9 @@ def surface_colours(land: Land, look: WaterLook) -> tuple[Floats, Floats]:
     fresnel = 0.03 + 0.97 * np.power(1.0 - np.clip(grazing, 0, 1), 5)
     unit = h / 360.0
     reach = (look.rough * (2.0 + 46.0 * np.clip(-up, 0, 0.6)) * unit).astype(np.float32)
-    blur = max(0.6, 1.6 * unit * look.rough)
-    soft = cv2.GaussianBlur(land.mirror_HW3, (0, 0), sigmaX=0.7 * blur, sigmaY=1.8 * blur)
+    # Running water smears the mirror image; a sharp one would be a still picture inside the moving one.
+    blur = max(0.6, 4.0 * unit * look.rough)
+    soft = cv2.GaussianBlur(land.mirror_HW3, (0, 0), sigmaX=blur, sigmaY=2.2 * blur)
     high, low = _throw(soft, 0.9 * reach), _throw(soft, -0.5 * reach)
     day = np.array(light.ambient) * 1.4 + np.array(light.sun) * 0.35
     clear = np.exp(-land.bed_HW / 1.2)[..., None]
@@ -98,7 +120,8 @@ def surface_colours(land: Land, look: WaterLook) -> tuple[Floats, Floats]:
     mean = 0.5 * (trough + crest)
     c = look.contrast
     trough = np.minimum(trough, mean * (1 - c))
-    crest = np.maximum(crest, mean * (1 + c) + 0.01)
+    sheen = 0.05 * np.array(light.zenith) + 0.05 * np.array(light.horizon)
+    crest = np.maximum(crest, mean * (1 + c) + sheen)
     return trough.astype(np.float32), crest.astype(np.float32)
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pipelines.scenery import noise
 from pipelines.scenery.land import BIOMES, compose_land
 from pipelines.scenery.light import choose_light, smoothstep
-from pipelines.scenery.picture import Picture
+from pipelines.scenery.picture import Picture, make_picture
 from pipelines.scenery.river import Stream, flood, stream_mapping
 from pipelines.scenery.terrain import Camera
 from pipelines.scenery.texture import lay_coordinates
@@ -63,7 +63,7 @@ def draw_waterfall(size: tuple[int, int], seed: int, speed: float) -> Picture:
     # As tall as leaves some sky above the cliff.
     tall = distance / camera.focal * camera.horizon * float(rng.uniform(0.50, 0.80)) + camera.height
     aside = float(rng.uniform(-0.26, 0.26)) * distance / camera.focal
-    half = tall * float(rng.uniform(0.10, 0.24))
+    half = tall * float(rng.uniform(0.14, 0.34))
     stream = Stream(
         drift=0.0,
         bend=half * float(rng.uniform(-0.5, 0.5)),
@@ -88,14 +88,15 @@ def draw_waterfall(size: tuple[int, int], seed: int, speed: float) -> Picture:
         wide = noise.fractal(x / 60.0, z / 60.0, seed=seed + 1, octaves=8, footprint=2.0 * foot / 60.0)
         crag = noise.fractal(x / 9.0, z / 9.0, seed=seed + 2, octaves=7, style="ridged", footprint=foot / 9.0)
         off = x - foot_x
-        wall = (
-            distance
-            + 1.5
-            - bow * off * off * 3.0
-            + (5.0 * wide + 1.6 * crag) * smoothstep(0.8 * half, 2.0 * half, np.abs(off))
-        )
-        wall = wall - 0.10 * np.abs(off) * smoothstep(half, 6 * half, np.abs(off))
-        rise = smoothstep(0.0, 5.0 + 0.02 * distance, z - wall)
+        beside = smoothstep(0.75 * half, 1.9 * half, np.abs(off))
+        wall = distance + 1.0 - 3.0 * bow * off * off + (6.0 * wide + 2.0 * crag) * beside
+        wall = wall - 0.12 * np.abs(off) * smoothstep(half, 6 * half, np.abs(off))
+        # A steep but leaning face: its ledges and cracks are folds of one height field.
+        lean = tall * (0.05 + 0.33 * beside)
+        chips = noise.fractal(x / 3.2, z / 1.1, seed=seed + 4, octaves=6, gain=0.6, footprint=foot / 3.0)
+        up = np.clip((z - wall) / lean + 0.13 * chips * beside, 0.0, 1.0)
+        steps = 4.0 + 3.0 * wide
+        rise = np.clip(up + 0.75 * np.sin(2.0 * np.pi * steps * up) / (2.0 * np.pi * steps), 0.0, 1.0)
         top = tall * (1.0 + 0.10 * wide) + 3.0 * crag
         lip = smoothstep(1.5 * half, 0.85 * half, np.abs(off))
         top = top * (1.0 - lip) + (tall + 0.0) * lip + 0.05 * np.clip(z - wall - 20.0, 0.0, 600.0) * (1 - lip)
@@ -110,10 +111,17 @@ def draw_waterfall(size: tuple[int, int], seed: int, speed: float) -> Picture:
         return np.asarray(smoothstep(0.5, 6.0, gap), np.float32)
 
     land = compose_land(
-        camera, relief, light, biome, seed=seed, clear=clear, wisps=float(rng.uniform(0.2, 0.8))
+        camera,
+        relief,
+        light,
+        biome,
+        seed=seed,
+        clear=clear,
+        wisps=float(rng.uniform(0.2, 0.8)),
+        focus=(0.8 * distance, distance + 0.6 * tall),
     )
     y, x = np.mgrid[0 : size[0], 0 : size[1]].astype(np.float64)
-    lip_row = float(camera.row_of(tall, distance))
+    lip_row = float(camera.row_of(tall, distance + 1.0 + 0.05 * tall))
     foot_row = float(camera.row_of(0.0, distance))
     column = float(camera.column_of(foot_x, distance))
     half_px = camera.focal_px * half / distance
@@ -165,7 +173,7 @@ def draw_waterfall(size: tuple[int, int], seed: int, speed: float) -> Picture:
     bright = (0.62 * sun * 0.55 + 0.95 * ambient).astype(np.float32)
     dark = (0.10 * sun + 0.42 * ambient).astype(np.float32)
     place = np.flatnonzero(pixels)
-    cover = edge.astype(np.float32)
+    cover = (edge * smoothstep(0.0, 4.0 * unit, h[pixels])).astype(np.float32)
     veil = 0.40 * np.exp(
         -(np.hypot((x - column) / (2.0 * half_px), (y - foot_row) / (0.11 * drop + 6 * unit)) ** 2)
     )
@@ -186,11 +194,4 @@ def draw_waterfall(size: tuple[int, int], seed: int, speed: float) -> Picture:
     inside[pixels] = cover > 0.5
     moving |= inside
     motion[:, inside] = fall.motion_2HW[:, inside]
-    return Picture(
-        still_HW3=still.astype(np.float32),
-        light=light,
-        grain_HW=picture.grain_HW,
-        motion_2HW=motion,
-        moving_HW=moving,
-        paint=paint,
-    )
+    return make_picture(still, light, motion, moving, paint, seed=seed)
