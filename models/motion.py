@@ -44,8 +44,8 @@ class MotionDecoding:
 
     `mirror`: average with the mirrored photo's prediction. `region`: reach over which directions are agreed.
     `least_speed`: share of the predicted speed that is kept where the direction is wholly unsure.
-    `threshold`: probability above which a place moves. `erosion` and `softness`: rim taken off the moving
-    mask, and width of the soft edge inside. `smallest_share`, `least_confidence`: below them, nothing to animate.
+    `threshold`: probability above which a place moves. `erosion` and `softness`: rim taken off the
+    moving mask, and width of the soft edge inside. `smallest_share`, `least_confidence`: below them, nothing to animate.
     """
 
     mirror: bool = True

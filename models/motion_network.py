@@ -35,7 +35,6 @@ __all__ = [
 HEAD_STRIDE = 4
 """Input pixels per head pixel."""
 INPUT_MULTIPLE = 32
-HINT_CHANNELS = 3
 SPREAD_HINT_CHANNELS = 5
 HINT_WEIGHT = 8.0
 """Log-odds between going along with a fully trusted hint and going across it."""
@@ -47,7 +46,7 @@ class MotionNetworkConfig:
 
     backbone: str = "efficientnet_lite0"
     pretrained: bool = True
-    frozen_blocks: int = 5
+    frozen_blocks: int = 8
     plain_width: int = 32
     decoder_widths: tuple[int, ...] = (160, 96, 64, 32)
     bins: int = 16
@@ -125,10 +124,6 @@ class MotionNetwork(nn.Module):
         backbone = build_backbone(config.backbone, plain_width=config.plain_width)
         self.backbone = cast(nn.Module, backbone)
         channels = backbone.channels
-        # Zero at first, so that pretrained features start out undisturbed.
-        self.hint_stem = nn.Conv2d(HINT_CHANNELS, backbone.stem_channels, 3, stride=2, padding=1)
-        nn.init.zeros_(self.hint_stem.weight)
-        nn.init.zeros_(cast(Tensor, self.hint_stem.bias))
         deepest, *widths = config.decoder_widths
         self.context = _SceneContext(channels[4], deepest, config.dropout)
         levels, coarse = [], deepest
@@ -155,8 +150,8 @@ class MotionNetwork(nn.Module):
             )
         if hints_B3HW is None:
             hints_B3HW = torch.zeros_like(photo_B3HW)
-        taps = cast(Backbone, self.backbone)(photo_B3HW, self.hint_stem(hints_B3HW))
-        hints = [spread_hints(hints_B3HW, (tap.shape[-2], tap.shape[-1])) for tap in taps]
+        taps = cast(Backbone, self.backbone)(photo_B3HW)
+        hints = {n: spread_hints(hints_B3HW, (taps[n].shape[-2], taps[n].shape[-1])) for n in (1, 2, 3, 4)}
         features = self.context(taps[4], hints[4])
         for level, number in zip(self.levels, (3, 2, 1), strict=True):
             features = level(features, taps[number], hints[number])
@@ -165,7 +160,7 @@ class MotionNetwork(nn.Module):
     def _read_heads(self, raw: Tensor, hints: Tensor) -> MotionHeads:
         """Split the last layer; where there are hints, lean on them as far as the network trusts them."""
         bins = self.config.bins
-        moving, speed, trust, direction, residual = raw.split((1, 1, 2, bins, bins), 1)
+        moving, speed, trust, direction, residual = torch.split(raw, (1, 1, 2, bins, bins), 1)
         toward, log_speed, known = hints[:, :2], hints[:, 2:3], hints[:, 3:4]
         angles = bin_angles(bins, device=raw.device).view(1, -1, 1, 1)
         agreement = toward[:, :1] * angles.cos() + toward[:, 1:] * angles.sin()
@@ -193,7 +188,7 @@ def spread_hints(hints_B3HW: Tensor, size_HW: tuple[int, int]) -> Tensor:
     trusted = presence.flatten(2) ** 2
     total = trusted @ closeness
     spread = (velocity.flatten(2) * trusted) @ closeness / total.clamp(min=1e-9)
-    spread = functional.interpolate(spread.unflatten(2, cells), size_HW, mode="bilinear", align_corners=False)
+    spread = functional.interpolate(spread.view(-1, 2, *cells), size_HW, mode="bilinear", align_corners=False)
     near = functional.adaptive_avg_pool2d(hints_B3HW[:, 2:3].float(), size_HW)
     known = (hints_B3HW[:, 2:3].amax((2, 3), keepdim=True) > 0).float().expand_as(near)
     speed = (spread**2).sum(1, keepdim=True).clamp(min=1e-12).sqrt()

@@ -110,12 +110,12 @@ def test_an_untrained_network_already_follows_hints():
     )
 
 
-def test_hints_learn_although_their_stem_starts_at_zero():
+def test_hints_change_what_is_trained():
+    """A network may learn to mistrust hints: the trust takes a gradient."""
     network = MotionNetwork(TINY)
-    photo, hints = torch.rand(1, 3, 64, 64), torch.rand(1, 3, 64, 64)
-    heads = network(photo, hints)
-    heads.direction_logits_BKHW.square().sum().backward()
-    assert network.hint_stem.weight.grad.abs().sum() > 0
+    hints = torch.from_numpy(hint_channels(np.array([[0.5, 0.5]]), np.array([[0.0, 3.0]]), (64, 64)))[None]
+    network(torch.rand(2, 3, 64, 64), hints.repeat(2, 1, 1, 1)).direction_logits_BKHW[:, 4].sum().backward()
+    assert network.heads.bias.grad[2].abs() > 0
 
 
 def test_encoder_statistics_stay_those_of_its_pretraining():
