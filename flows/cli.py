@@ -73,11 +73,22 @@ def demo(
 
 @app.command()
 def dataset(
-    videos: Annotated[str, typer.Argument(metavar="VIDEOS", help="A file, folder, glob or fsspec URL.")],
-    out: Out,
+    videos: Annotated[
+        str | None,
+        typer.Argument(metavar="VIDEOS", help="A file, folder, glob or fsspec URL.", show_default=False),
+    ] = None,
+    out: Annotated[
+        str | None, typer.Option("--out", metavar="URL", help="The dataset: a new folder, or one to extend.")
+    ] = None,
     config: ConfigFile = None,
     runner: Runner = None,
     workers: Workers = None,
+    verify: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="Re-read every shard of this dataset instead, and tell what is wrong."
+        ),
+    ] = None,
     strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
@@ -87,6 +98,12 @@ def dataset(
     """
     from flows import jobs
 
+    if verify is not None:
+        _refuse(("VIDEOS", videos), ("--out", out), beside="--verify")
+        outcome = jobs.verify_dataset(verify)
+        _finish(outcome, strict=True, as_json=as_json)
+        return
+    videos, out = _required("VIDEOS", videos), _required("--out", out)
     settings = _settings(config).override("runner", name=runner, workers=workers)
     with stage_progress("dataset", silent=as_json) as on_progress:
         outcome = jobs.build_dataset(videos, out, settings, on_progress)
@@ -174,12 +191,26 @@ def animate(
         ),
     ] = None,
     save_motion: Annotated[bool, typer.Option("--save-motion", help="Also write NAME.motion.npy.")] = False,
+    repeat: Annotated[
+        int | None, typer.Option(metavar="N", help="Bake N periods into a video.", show_default="1")
+    ] = None,
+    metadata: Annotated[
+        bool, typer.Option("--metadata", help="Keep EXIF and place; they are left out otherwise.")
+    ] = False,
+    hints: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Arrows and areas (JSON) for every photo.")
+    ] = None,
+    mask: Annotated[str | None, typer.Option(metavar="FILE", help="A picture: what is white moves.")] = None,
+    freeze: Annotated[
+        str | None, typer.Option(metavar="FILE", help="A picture: what is white stays still.")
+    ] = None,
     config: ConfigFile = None,
     runner: Runner = None,
     workers: Workers = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Render again what is already done.")
     ] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Stay, and animate photos as they arrive.")] = False,
     strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
@@ -200,8 +231,17 @@ def animate(
         renderer=renderer,
         max_side=max_side,
         save_motion=save_motion or None,
+        repeat=repeat,
+        keep_metadata=metadata or None,
+        hints=hints,
+        mask=mask,
+        freeze=freeze,
         overwrite=overwrite or None,
     )
+    if watch:
+        for outcome in jobs.watch_photos(photos, out, settings):
+            _finish(outcome, strict=False, as_json=as_json)
+        return
     with stage_progress("animate", silent=as_json) as on_progress:
         outcome = jobs.animate_photos(photos, out, settings, on_progress)
     _finish(outcome, strict=strict, as_json=as_json)
@@ -264,6 +304,17 @@ def _help_command(arguments: Sequence[str]) -> str:
     return " ".join(["stillstream", *([command] if command else []), "--help"])
 
 
+def _required(name: str, value: str | None) -> str:
+    if value is None:
+        raise UsageError(f"{name} is missing; see `stillstream dataset --help`")
+    return value
+
+
+def _refuse(*options: tuple[str, object], beside: str) -> None:
+    if given := [name for name, value in options if value is not None]:
+        raise UsageError(f"{', '.join(given)} cannot go with {beside}; leave one of them out")
+
+
 def _settings(config: str | None) -> Any:
     from flows.settings import load_settings
 
@@ -277,6 +328,9 @@ def _finish(outcome: Any, *, strict: bool, as_json: bool) -> None:
     show_items(outcome.items, total=outcome.not_ok, where=outcome.items_url)
     if not as_json:
         show_summary(outcome.title, outcome.rows)
+    if outcome.summary.get("stopped"):
+        note("stillstream: stopped as asked; what is finished is kept, the same command goes on from there")
+        raise typer.Exit(INTERRUPTED)
     if strict and outcome.failed:
         note(f"stillstream: {outcome.failed} failed, and --strict was given")
         raise typer.Exit(1)

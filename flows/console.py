@@ -139,7 +139,7 @@ def show_items(items: Sequence[tuple[str, str, str, str]], *, total: int, where:
 
 
 def quiet_libraries(*, verbose: bool = False) -> None:
-    """Keep libraries' chatter off the terminal: from others errors only, from us warnings, or all if verbose."""
+    """Keep chatter off the terminal: errors only of libraries, warnings of ours, everything if verbose."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])

@@ -6,9 +6,8 @@ item.
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 from storage.manifest import read_rows
@@ -18,6 +17,7 @@ from storage.reasons import Status
 
 if TYPE_CHECKING:
     from flows.settings import Settings
+    from pipelines.photo_animation import AnimationSummary
 
 __all__ = [
     "Outcome",
@@ -27,6 +27,8 @@ __all__ = [
     "evaluate_weights",
     "publish_gallery",
     "train_model",
+    "verify_dataset",
+    "watch_photos",
 ]
 
 logger = logging.getLogger(__name__)
@@ -99,6 +101,22 @@ def build_dataset(
     )
 
 
+def verify_dataset(url: str) -> Outcome:
+    """Re-read all of a dataset; every problem is an item that failed."""
+    from storage.verify import verify_dataset as find_problems
+
+    problems = find_problems(url)
+    return Outcome(
+        title="Dataset verification",
+        rows={"dataset": url, "problems": len(problems)},
+        summary={"dataset_url": url, "problems": problems},
+        items=[(url, "failed", "damaged", problem) for problem in problems[:KEPT_ITEMS]],
+        not_ok=len(problems),
+        failed=len(problems),
+        items_url=f"{url} (--json lists them)",
+    )
+
+
 def train_model(
     job: TrainingJob, on_progress: OnProgress | None = None, on_line: Callable[[str], None] | None = None
 ) -> Outcome:
@@ -150,21 +168,36 @@ def animate_photos(
     from pipelines import photo_animation
 
     summary = photo_animation.animate_photos(photos, out, settings.animate, settings.runner, on_progress)
-    ledger = join_url(out, "ledger.parquet")
+    return _animation_outcome(summary)
+
+
+def watch_photos(photos: str, out: str, settings: "Settings") -> Iterator[Outcome]:
+    """Animate photos as they arrive, until the process is asked to stop; an outcome per round of work."""
+    from pipelines import photo_animation
+
+    for summary in photo_animation.animate_new(photos, out, settings.animate, settings.runner):
+        yield _animation_outcome(summary)
+
+
+def _animation_outcome(summary: "AnimationSummary") -> Outcome:
     counts = summary.counts
+    shares = ", ".join(f"{stage} {share:.0%}" for stage, share in summary.stage_shares.items())
     return Outcome(
-        title="Animation",
+        title="Animation, stopped before its end" if summary.stopped else "Animation",
         rows={
             "photos": counts,
+            "done before": summary.skipped,
             "reasons": summary.reasons,
             "seconds": f"{summary.seconds:.1f}",
-            "loops": out,
+            "photos per hour": f"{summary.photos_per_hour:.0f}",
+            "time by stage": shares,
+            "loops": summary.out,
         },
         summary=dataclasses.asdict(summary),
-        items=_items(ledger, "photo"),
+        items=_items(summary.ledger_url, "photo"),
         not_ok=counts["rejected"] + counts["failed"],
         failed=counts["failed"],
-        items_url=ledger,
+        items_url=summary.ledger_url,
     )
 
 
@@ -181,15 +214,15 @@ def publish_gallery(url: str, settings: "Settings") -> Outcome:
 
 
 def _items(url: str, name: str) -> list[Item]:
-    """The first items that are not ok in a manifest or ledger."""
+    """The first items that are not ok in a manifest or ledger, failed ones before rejected ones."""
     if not exists(url):
         return []
-    rows = read_rows(url, columns=[name, "status", "reason", "message"])
-    bad = (row for row in rows if row["status"] != Status.OK)
-    return [
-        (row[name], row["status"], row["reason"] or "", row["message"] or "")
-        for row in islice(bad, KEPT_ITEMS)
-    ]
+    found: dict[str, list[Item]] = {Status.FAILED: [], Status.REJECTED: []}
+    for row in read_rows(url, columns=[name, "status", "reason", "message"]):
+        kept = found.get(row["status"])
+        if kept is not None and len(kept) < KEPT_ITEMS:
+            kept.append((row[name], row["status"], row["reason"] or "", row["message"] or ""))
+    return [item for items in found.values() for item in items][:KEPT_ITEMS]
 
 
 def _tell(on_progress: OnProgress | None, stage: str) -> None:
