@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from models.contrast import ContrastPlan, expected_energy, restore_contrast
-from models.loop_kernels import average_band, lay_over, splat_window, write_moving
+from models.loop_kernels import average_way, blend_ways, lay_over, splat_window, write_moving
 from models.loop_plan import Box, LoopSource
 from models.push_pull import push_pull
 
@@ -23,8 +24,8 @@ Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 Fields = tuple[Floats, Floats]
 
-# Below this sum of weights a pixel is filled from its surroundings, gradually.
-ENOUGH_WEIGHT = 0.05
+# Around a pixel, this window tells whether a way reaches it.
+COVER_WINDOW = (5, 5)
 # A band has about this many pixels; its height is a multiple of the deep animator's grid.
 BAND_PIXELS = 1_000_000
 BAND_ROWS = 64
@@ -86,28 +87,34 @@ class FramePainter:
     def _band_colours(self, band: Box, fields: Fields, alpha: float, expected: Floats | None) -> Floats:
         """A band's colours over the still photo: (h, w, 3), 0 … 255."""
         moving = self.moving[band.slices]
-        source, box = self.source, self.source.box
-        below, right = band.top - box.top, band.left - box.left
-        sums = np.zeros((band.height + 2, band.width + 2, 4), np.float32)
-        for field, share in zip(fields, (1.0 - alpha, alpha), strict=True):
-            splat_window(
-                source.weighted_hw4,
-                source.active,
-                field,
-                source.step,
-                share,
-                source.offset[0] - below,
-                source.offset[1] - right,
-                sums,
-            )
-        colour = np.empty((band.height, band.width, 3), np.float32)
-        if average_band(sums, moving, ENOUGH_WEIGHT, colour):
-            colour = push_pull(colour, sums[1:-1, 1:-1, 3], enough=ENOUGH_WEIGHT)
+        ways = [self._splat_way(band, field) for field in fields]
+        colour, sure = ways[0][0], np.empty((band.height, band.width), np.float32)
+        if blend_ways(colour, ways[1][0], (ways[0][1], ways[1][1]), alpha, moving, sure):
+            # The difference to the photo is filled, not the colour: a hole keeps the photo's texture and
+            # takes the light of what flows around it.
+            still = self.photo[band.slices].astype(np.float32)
+            colour = still + push_pull(colour - still, sure)
         if self.contrast is not None and expected is not None:
-            seen_from_window = below - source.offset[0], right - source.offset[1]
-            restore_contrast(colour, moving, self.contrast, expected, seen_from_window)
+            window = self.source.offset
+            offset = band.top - self.source.box.top - window[0], band.left - self.source.box.left - window[1]
+            restore_contrast(colour, moving, self.contrast, expected, offset)
         lay_over(colour, moving, self.photo[band.slices])
         return colour
+
+    def _splat_way(self, band: Box, field: Floats) -> tuple[Floats, Floats]:
+        """One way's average colours (h, w, 3) in a band, and how much of what surrounds a pixel it reaches.
+
+        The ways are averaged apart: over one common sum, a way whose sources lie denser would outweigh the
+        other, and their spacing would show as stripes.
+        """
+        source, box = self.source, self.source.box
+        sums = np.zeros((band.height + 2, band.width + 2, 4), np.float32)
+        offset_y, offset_x = source.offset[0] + box.top - band.top, source.offset[1] + box.left - band.left
+        splat_window(source.weighted_hw4, source.active, field, source.step, 1.0, offset_y, offset_x, sums)
+        colour = np.empty((band.height, band.width, 3), np.float32)
+        cover = np.empty((band.height, band.width), np.float32)
+        average_way(sums, colour, cover)
+        return colour, np.asarray(cv2.boxFilter(cover, -1, COVER_WINDOW), np.float32)
 
 
 def _bands(box: Box) -> Iterator[Box]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from models.compiled import compiled
 
-__all__ = ["TILE", "average_band", "lay_over", "splat_features", "splat_window", "write_moving"]
+__all__ = ["TILE", "average_way", "blend_ways", "lay_over", "splat_features", "splat_window", "write_moving"]
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -19,6 +19,14 @@ Bytes = NDArray[np.uint8]
 # Sources are visited in tiles of this many pixels a side; tiles that are still, or whose displacement leads
 # out of the band, are skipped whole.
 TILE = 32
+
+# Neighbours that land further apart than this many pixels are cut into pieces, up to so many a side.
+WIDEST_GAP = 1.6
+MOST_PIECES = 4
+# Less weight than this is rounding's own; dividing by it would show it.
+LITTLE_WEIGHT = 0.02
+# Stands for a colour where nothing landed.
+NO_COLOUR = -1.0
 
 
 @compiled
@@ -55,6 +63,11 @@ def splat_window(
                 or tile_y + offset_y + low_y > sums.shape[0] - 2
             ):
                 continue
+            pieces = _pieces(field[:, j0 : j1 + 1, i0 : i1 + 1])
+            if pieces > 1:
+                tile = (tile_y, end_y, tile_x, end_x)
+                _splat_pieces(weighted, field, step, share, tile, (offset_y, offset_x), pieces, sums)
+                continue
             for y in range(tile_y, end_y):
                 _positions(field, step, tile_x, end_x, y, offset_y, offset_x, places)
                 _splat_row(weighted[y], places, share, tile_x, end_x, sums)
@@ -69,6 +82,76 @@ def _reach(field: Floats, step: int) -> tuple[float, float, float, float]:
             low_x, high_x = min(low_x, field[0, j, i]), max(high_x, field[0, j, i])
             low_y, high_y = min(low_y, field[1, j, i]), max(high_y, field[1, j, i])
     return low_x * step, high_x * step, low_y * step, high_y * step
+
+
+@compiled
+def _pieces(field: Floats) -> int:
+    """Into how many pieces a side pixels are cut so that, stretched, they still lie close together."""
+    widest = np.float32(0)
+    for j in range(field.shape[1] - 1):
+        for i in range(field.shape[2] - 1):
+            xx = 1 + field[0, j, i + 1] - field[0, j, i]
+            yx = field[1, j, i + 1] - field[1, j, i]
+            xy = field[0, j + 1, i] - field[0, j, i]
+            yy = 1 + field[1, j + 1, i] - field[1, j, i]
+            widest = max(widest, xx * xx + yx * yx, xy * xy + yy * yy)
+    return min(int(np.ceil(np.sqrt(widest) / WIDEST_GAP)), MOST_PIECES)
+
+
+@compiled
+def _splat_pieces(
+    weighted: Floats,
+    field: Floats,
+    step: int,
+    share: float,
+    tile: tuple[int, int, int, int],
+    offset: tuple[int, int],
+    pieces: int,
+    sums: Floats,
+) -> None:
+    """Splat a tile that is stretched: pixels are cut, their pieces' colours interpolated between pixels."""
+    height, width, _ = weighted.shape
+    _, rows, columns = field.shape
+    right, bottom = np.float32(sums.shape[1] - 1), np.float32(sums.shape[0] - 1)
+    scale, gain = np.float32(step), np.float32(share / (pieces * pieces))
+    colour = np.empty(4, np.float32)
+    for fine_y in range(tile[0] * pieces, tile[1] * pieces):
+        source_y = np.float32((fine_y + 0.5) / pieces - 0.5)
+        y0, y1, part_y = _between(source_y, height)
+        j0, j1, along_y = _between(np.float32((source_y + 0.5) / step - 0.5), rows)
+        for fine_x in range(tile[2] * pieces, tile[3] * pieces):
+            source_x = np.float32((fine_x + 0.5) / pieces - 0.5)
+            x0, x1, part_x = _between(source_x, width)
+            for c in range(4):
+                high = weighted[y0, x0, c] + part_x * (weighted[y0, x1, c] - weighted[y0, x0, c])
+                low = weighted[y1, x0, c] + part_x * (weighted[y1, x1, c] - weighted[y1, x0, c])
+                colour[c] = gain * (high + part_y * (low - high))
+            if colour[3] <= 0:
+                continue
+            i0, i1, along_x = _between(np.float32((source_x + 0.5) / step - 0.5), columns)
+            high = field[0, j0, i0] + along_x * (field[0, j0, i1] - field[0, j0, i0])
+            low = field[0, j1, i0] + along_x * (field[0, j1, i1] - field[0, j1, i0])
+            px = source_x + np.float32(offset[1] + 1) + scale * (high + along_y * (low - high))
+            high = field[1, j0, i0] + along_x * (field[1, j0, i1] - field[1, j0, i0])
+            low = field[1, j1, i0] + along_x * (field[1, j1, i1] - field[1, j1, i0])
+            py = source_y + np.float32(offset[0] + 1) + scale * (high + along_y * (low - high))
+            if not (px >= 0 and py >= 0 and px < right and py < bottom):
+                continue
+            u, v = np.int32(px), np.int32(py)
+            fx, fy = px - np.float32(u), py - np.float32(v)
+            for c in range(4):
+                sums[v, u, c] += (1 - fy) * (1 - fx) * colour[c]
+                sums[v, u + 1, c] += (1 - fy) * fx * colour[c]
+                sums[v + 1, u, c] += fy * (1 - fx) * colour[c]
+                sums[v + 1, u + 1, c] += fy * fx * colour[c]
+
+
+@compiled
+def _between(at: np.float32, size: int) -> tuple[int, int, np.float32]:
+    """The two cells around a coordinate, clamped to 0 … size − 1, and the share of the second."""
+    inside = min(max(float(at), 0.0), size - 1.0)
+    first = int(inside)
+    return first, min(first + 1, size - 1), np.float32(inside - first)
 
 
 @compiled
@@ -179,19 +262,70 @@ def splat_features(
 
 
 @compiled
-def average_band(sums: Floats, moving: Floats, enough: float, colour: Floats) -> int:
-    """Divide the sums by their weight into `colour` (h, w, 3); count moving pixels with too little weight."""
+def average_way(sums: Floats, colour: Floats, cover: Floats) -> None:
+    """Divide one way's sums by their weight into `colour` (h, w, 3); `cover` (h, w) is the weight, at most 1.
+
+    A pixel that hardly anything reached takes the average of what reached its neighbours.
+    """
     height, width, _ = colour.shape
-    holes = 0
     for y in range(height):
         for x in range(width):
             weight = sums[y + 1, x + 1, 3]
-            inverse = np.float32(1) / max(weight, np.float32(1e-12))
-            colour[y, x, 0] = sums[y + 1, x + 1, 0] * inverse
-            colour[y, x, 1] = sums[y + 1, x + 1, 1] * inverse
-            colour[y, x, 2] = sums[y + 1, x + 1, 2] * inverse
-            if weight < enough and moving[y, x] > 0:
+            cover[y, x] = min(weight, np.float32(1))
+            if weight > LITTLE_WEIGHT:
+                inverse = np.float32(1) / weight
+                colour[y, x, 0] = sums[y + 1, x + 1, 0] * inverse
+                colour[y, x, 1] = sums[y + 1, x + 1, 1] * inverse
+                colour[y, x, 2] = sums[y + 1, x + 1, 2] * inverse
+                continue
+            r = g = b = total = np.float32(0)
+            for v in range(y, y + 3):
+                for u in range(x, x + 3):
+                    r += sums[v, u, 0]
+                    g += sums[v, u, 1]
+                    b += sums[v, u, 2]
+                    total += sums[v, u, 3]
+            if total > LITTLE_WEIGHT:
+                colour[y, x, 0], colour[y, x, 1], colour[y, x, 2] = r / total, g / total, b / total
+            else:
+                colour[y, x, 0] = colour[y, x, 1] = colour[y, x, 2] = NO_COLOUR
+
+
+@compiled
+def blend_ways(
+    forward: Floats,
+    backward: Floats,
+    covers: tuple[Floats, Floats],
+    alpha: float,
+    moving: Floats,
+    sure: Floats,
+) -> int:
+    """Mix both ways' colours into `forward` by 1 − α and α, each as far as it covers the pixel.
+
+    covers: each way's share of pixels reached around here; sure (h, w): how far the result can be trusted,
+    0 … 1. Returns the number of moving pixels that neither way reaches.
+    """
+    height, width, _ = forward.shape
+    holes = 0
+    for y in range(height):
+        for x in range(width):
+            if moving[y, x] <= 0:
+                sure[y, x] = 0
+                continue
+            # A quarter of the pixels around is cover enough: how dense a way's sources lie must not show.
+            first = min(covers[0][y, x] * np.float32(4), np.float32(1))
+            second = min(covers[1][y, x] * np.float32(4), np.float32(1))
+            if forward[y, x, 0] == NO_COLOUR:
+                first = np.float32(0)
+            if backward[y, x, 0] == NO_COLOUR:
+                second = np.float32(0)
+            sure[y, x] = max(first, second)
+            if sure[y, x] < 1:
                 holes += 1
+            second *= np.float32(alpha)
+            share = second / (np.float32(1 - alpha) * first + second + np.float32(1e-9))
+            for c in range(3):
+                forward[y, x, c] += share * (backward[y, x, c] - forward[y, x, c])
     return holes
 
 
