@@ -30,7 +30,7 @@ from storage.errors import ItemError, MediaError, RejectedError, StillstreamErro
 from storage.frame_spool import FrameSpool
 from storage.loops import LoopFile, LoopOptions, write_loop, write_poster
 from storage.objects import atomic_writer, join_url, read_bytes, stat_object, write_bytes
-from storage.photo import MAX_BYTES, Photo, decode_photo
+from storage.photo import MAX_BYTES, Photo, decode_photo_apart
 from storage.reasons import Reason, Status
 
 __all__ = ["StoppedError", "Studio", "animate_record"]
@@ -202,7 +202,7 @@ def _make(
     studio, clock = work
     config = studio.config
     with clock.stage("decode"):
-        photo = decode_photo(content[0], max_side=config.max_side, max_pixels=config.max_pixels)
+        photo = decode_photo_apart(content[0], max_side=config.max_side, max_pixels=config.max_pixels)
     with clock.stage("motion"):
         hints = hints_for(config, content[1])
         style = LoopStyle(

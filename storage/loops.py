@@ -203,8 +203,11 @@ def _encode_gif(spool: FrameSpool, stream: BinaryIO, fps: float) -> int:
     palette: Frame = np.zeros((256, 4), np.uint8)  # alpha, red, green, blue
     palette[:255, 0] = 255
     palette[:255, 1:] = colours.palette_K3
+    ticks = [round(index * 100 / fps) for index in range(len(spool) + 1)]
     count = 0
-    with av.open(stream, "w", format="gif", options={"loop": "0"}) as container:
+    # Without a word about it the last frame would be gone at once.
+    timing = {"loop": "0", "final_delay": str(ticks[-1] - ticks[-2])}
+    with av.open(stream, "w", format="gif", options=timing) as container:
         encoder: Any = container.add_stream("gif", rate=100)
         encoder.codec_context.time_base = Fraction(1, 100)
         encoder.options = {"gifflags": "offsetting+transdiff", "global_palette": "1"}
@@ -214,7 +217,7 @@ def _encode_gif(spool: FrameSpool, stream: BinaryIO, fps: float) -> int:
                 encoder.width, encoder.height = frame.shape[1], frame.shape[0]
             indexed: Any = (colours.index_frame(frame), palette)
             picture = av.VideoFrame.from_ndarray(indexed, format="pal8")
-            picture.pts, picture.time_base = round(count * 100 / fps), Fraction(1, 100)
+            picture.pts, picture.time_base = ticks[count], Fraction(1, 100)
             container.mux(encoder.encode(picture))
             count += 1
         container.mux(encoder.encode(None))
@@ -243,7 +246,7 @@ def _encode_picture(
 
 def _picture_options(format: str, options: LoopOptions) -> tuple[str, dict[str, str]]:
     if format == "avif":
-        return "yuv420p", {"crf": str(options.crf + 7), "preset": "8", "svtav1-params": "log-level=0"}
+        return "yuv420p", {"crf": str(options.crf + 7), "preset": "8", "svtav1-params": "lp=1:pred-struct=1"}
     if options.lossless:
         return "bgra", {"lossless": "1", "compression_level": "4", "quality": "60"}
     return "yuv420p", {"lossless": "0", "compression_level": "4", "quality": str(options.quality)}

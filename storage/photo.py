@@ -21,10 +21,20 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from storage.errors import MediaError, RejectedError
+from storage.isolated import run_isolated
 from storage.objects import read_bytes, stat_object
 from storage.reasons import Reason
 
-__all__ = ["MAX_PIXELS", "MIN_SIDE", "PHOTO_SUFFIXES", "Photo", "decode_photo", "read_photo"]
+__all__ = [
+    "MAX_BYTES",
+    "MAX_PIXELS",
+    "MIN_SIDE",
+    "PHOTO_SUFFIXES",
+    "Photo",
+    "decode_photo",
+    "decode_photo_apart",
+    "read_photo",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +47,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF", "TIFF", "BMP", "GIF")
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 1_000_000_000
 MIN_SIDE = 16
+DECODE_SECONDS = 120.0
 DNG_VERSION_TAG = 50706
 
 # What Pillow and its plugins are seen to raise on hostile bytes, besides OSError.
@@ -107,6 +118,18 @@ def decode_photo(
     for warning in caught:
         logger.debug("decoder: %s", warning.message)
     return photo
+
+
+def decode_photo_apart(data: bytes, *, max_side: int = 0, max_pixels: int = MAX_PIXELS) -> Photo:
+    """Decode a photo in a process of its own: strangers' files may crash a decoder or keep it busy for ever.
+
+    Raises as `decode_photo`, and MediaError (crashed, timeout). Costs a message to a waiting process.
+    """
+    return run_isolated(_decode_for_another, data, max_side, max_pixels, timeout_s=DECODE_SECONDS)
+
+
+def _decode_for_another(data: bytes, max_side: int, max_pixels: int) -> Photo:
+    return decode_photo(data, max_side=max_side, max_pixels=max_pixels)
 
 
 def _decode(image: Image.Image, notes: list[str], *, max_side: int, background: str) -> Photo:

@@ -70,7 +70,8 @@ VIDEO_FORMATS = {
         codec="libsvtav1",
         suffix=".mp4",
         crf_offset=12,
-        options={"preset": "8", "svtav1-params": "lp=1"},
+        # Low delay: its hierarchy of frames of different quality would make still areas shimmer.
+        options={"preset": "8", "svtav1-params": "lp=1:pred-struct=1"},
         container_options=FASTSTART,
     ),
 }

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - tables of names read better unbroken
 """A folder of odd and bad photos: every way a file called .jpg may disappoint, and every form a good one may have.
 
 `photo_corpus()` yields (name, bytes, expectation): "ok" when it must decode, else the reasons that may be given.
@@ -77,7 +78,7 @@ def _good_files() -> dict[str, bytes]:
         "tiff cmyk.tiff": _saved(_image("CMYK"), "TIFF"),
         "tiff lab.tiff": _saved(_lab(), "TIFF"),
         "tiff float.tif": _saved(Image.fromarray(np.linspace(0, 1, 64 * 96, dtype=np.float32).reshape(SIZE)), "TIFF"),
-        "tiff 16 bit.tif": _saved(Image.fromarray((draw_photo(6, SIZE)[..., 0].astype(np.uint16) * 257)), "TIFF"),
+        "tiff 16 bit.tif": _saved(Image.fromarray(draw_photo(6, SIZE)[..., 0].astype(np.uint16) * 257), "TIFF"),
         "tiff bits.tif": _saved(_image("1"), "TIFF", compression="group4"),
         "tiff pages.tif": _saved(rgb, "TIFF", save_all=True, append_images=[rgb]),
         "tiff alpha.tif": _saved(rgba, "TIFF"),

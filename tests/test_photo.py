@@ -1,4 +1,4 @@
-"""Reading photos: orientation, colours, depth, transparency, sizes, and everything that is wrong with files."""
+"""Reading photos: orientation, colours, depth, transparency, sizes, and all that is wrong with files."""
 
 import io
 import tracemalloc
