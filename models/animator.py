@@ -19,7 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.softmax_splatting import symmetric_splat
+from models.loop_kernels import LITTLE_WEIGHT
+from models.softmax_splatting import softmax_splat, symmetric_splat
 from storage.errors import UsageError
 
 __all__ = ["ANIMATOR_CONFIGS", "Animator", "AnimatorConfig", "paper", "small"]
@@ -129,7 +130,7 @@ class Animator(nn.Module):
         share = functional.avg_pool2d(moving, stride)
         fields = tuple(functional.avg_pool2d(each, stride) / stride for each in displacements)
         encoded = [self.encoder(picture, moving) for picture in pictures]
-        landed, _ = _splat_pair(
+        landed = _splat_features(
             (encoded[0][0], encoded[1][0]),
             (encoded[0][1], encoded[1][1]),
             share,
@@ -211,24 +212,45 @@ class ResidualBlock(nn.Module):
 def _splat_between(
     pictures: tuple[Tensor, Tensor], moving: Tensor, displacements: tuple[Tensor, Tensor], alpha: Tensor
 ) -> Tensor:
-    """The colour splat over the still start; where nothing lands the two pictures cross-fade."""
-    landed, weights = _splat_pair(pictures, None, moving, displacements, alpha)
+    """The colour splat over the still start, as the renderer's compiled loops make it.
+
+    Both ways are averaged apart and mixed by α as far as each covers a pixel; where neither lands, the two
+    pictures cross-fade.
+    """
+    (forward, first), (backward, second) = (
+        _splat_colour(picture, moving, displacement)
+        for picture, displacement in zip(pictures, displacements, strict=True)
+    )
+    time = alpha.float().view(-1, 1, 1, 1)
+    share = time * second / ((1 - time) * first + time * second + 1e-9)
     start, end = pictures
-    faded = start + alpha.view(-1, 1, 1, 1) * (end - start)
-    return start + moving * (torch.where(weights > 0, landed, faded) - start)
+    faded = start + time * (end - start)
+    colour = faded + torch.maximum(first, second) * (forward + share * (backward - forward) - faded)
+    return start + moving * (colour - start)
 
 
-def _splat_pair(
-    pictures: tuple[Tensor, Tensor],
-    importances: tuple[Tensor, Tensor] | None,
-    moving: Tensor,
+def _splat_colour(picture: Tensor, moving: Tensor, displacement: Tensor) -> tuple[Tensor, Tensor]:
+    """One way's colours, and how far it covers each pixel: 0 … 1."""
+    landed, density = softmax_splat(torch.cat([picture * moving, moving], dim=1), displacement)
+    sums = landed.float() * density
+    weight = sums[:, 3:]
+    colour = sums[:, :3] / weight.clamp(min=LITTLE_WEIGHT)
+    around = functional.pad(weight.clamp(max=1.0), (2, 2, 2, 2), mode="reflect")
+    cover = (4 * functional.avg_pool2d(around, 5, stride=1)).clamp(max=1.0)
+    return colour, cover * (weight > LITTLE_WEIGHT)
+
+
+def _splat_features(
+    features: tuple[Tensor, Tensor],
+    importances: tuple[Tensor, Tensor],
+    share: Tensor,
     displacements: tuple[Tensor, Tensor],
     alpha: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Symmetric splat of two pictures: one forward, one backward, weighted by the moving mask."""
-    weight = moving.float().clamp(min=STILL_WEIGHT).log()
-    z = [weight, weight] if importances is None else [weight + each.float() for each in importances]
-    return symmetric_splat(pictures, displacements, (z[0], z[1]), alpha)
+) -> Tensor:
+    """Symmetric splat of two pictures' features, weighted by exp(Z) and by the moving share."""
+    weight = share.float().clamp(min=STILL_WEIGHT).log()
+    z = weight + importances[0].float(), weight + importances[1].float()
+    return symmetric_splat(features, displacements, z, alpha)[0]
 
 
 def _padded(plane: Tensor, multiple: int) -> Tensor:

@@ -26,6 +26,7 @@ Fields = tuple[Floats, Floats]
 
 # Around a pixel, this window tells whether a way reaches it.
 COVER_WINDOW = (5, 5)
+COVER_HALO = 3
 # A band has about this many pixels; its height is a multiple of the deep animator's grid.
 BAND_PIXELS = 1_000_000
 BAND_ROWS = 64
@@ -82,7 +83,7 @@ class FramePainter:
         contrast = 0 if self.contrast is None else self.contrast.halo
         correction = 0 if self.correction is None else self.correction.halo
         # A multiple of 4 keeps the deep animator's coarse grid in place whatever the band.
-        return -(-(contrast + correction) // 4) * 4
+        return -(-(contrast + correction + COVER_HALO) // 4) * 4
 
     def _band_colours(self, band: Box, fields: Fields, alpha: float, expected: Floats | None) -> Floats:
         """A band's colours over the still photo: (h, w, 3), 0 … 255."""

@@ -11,7 +11,16 @@ from numpy.typing import NDArray
 
 from models.compiled import compiled
 
-__all__ = ["TILE", "average_way", "blend_ways", "lay_over", "splat_features", "splat_window", "write_moving"]
+__all__ = [
+    "LITTLE_WEIGHT",
+    "TILE",
+    "average_way",
+    "blend_ways",
+    "lay_over",
+    "splat_features",
+    "splat_window",
+    "write_moving",
+]
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
