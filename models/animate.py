@@ -49,6 +49,11 @@ class LoopStyle:
     strength: float = 1.0
     renderer: str = "auto"
 
+    def __post_init__(self) -> None:
+        for name in ("fps", "speed", "strength"):
+            if not (math.isfinite(getattr(self, name)) and getattr(self, name) > 0):
+                raise UsageError(f"{name} must be above 0, got {getattr(self, name)}")
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Networks:

@@ -178,10 +178,20 @@ def _arrow_field(
 
 
 def _touched(area_hw: NDArray[np.bool_], positions_K2: Floats) -> NDArray[np.bool_]:
-    """The connected parts of an area that an arrow runs through."""
-    _, labels = cv2.connectedComponents(area_hw.astype(np.uint8))
+    """The connected parts of an area that an arrow runs through; the nearest part for one that meets none."""
+    labels = np.asarray(cv2.connectedComponents(area_hw.astype(np.uint8))[1], np.int32)
     height, width = area_hw.shape
-    columns = np.round(positions_K2[:, 0] * (width - 1)).astype(int)
-    rows = np.round(positions_K2[:, 1] * (height - 1)).astype(int)
-    hit = set(labels[rows, columns].tolist()) - {0}
+    pixels = np.round(positions_K2 * (width - 1, height - 1)).astype(int)
+    hit: set[int] = set()
+    for samples in pixels.reshape(-1, SAMPLES_PER_ARROW, 2):
+        met = set(labels[samples[:, 1], samples[:, 0]].tolist()) - {0}
+        hit |= met or _nearest_part(labels, samples.mean(axis=0))
     return np.isin(labels, sorted(hit))
+
+
+def _nearest_part(labels_hw: NDArray[np.int32], pixel_2: NDArray[np.float64]) -> set[int]:
+    rows, columns = np.nonzero(labels_hw)
+    if len(rows) == 0:
+        return set()
+    nearest = int(np.argmin((columns - pixel_2[0]) ** 2 + (rows - pixel_2[1]) ** 2))
+    return {int(labels_hw[rows[nearest], columns[nearest]])}

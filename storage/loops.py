@@ -246,6 +246,7 @@ def _encode_picture(
 
 def _picture_options(format: str, options: LoopOptions) -> tuple[str, dict[str, str]]:
     if format == "avif":
+        os.environ.setdefault("SVT_LOG", "1")  # its only switch: errors, not a page about itself per picture
         return "yuv420p", {"crf": str(options.crf + 7), "preset": "8", "svtav1-params": "lp=1:pred-struct=1"}
     if options.lossless:
         return "bgra", {"lossless": "1", "compression_level": "4", "quality": "60"}

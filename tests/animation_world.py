@@ -19,8 +19,8 @@ SPEED = 2.0  # pixels per frame at the network's size
 SIDE = 96
 
 
-def write_weights(folder: Path, *, moves: bool = True, name: str = "best") -> str:
-    """A motion network that sees everything fall at the same speed, or (moves=False) nothing move at all."""
+def write_weights(folder: Path, *, moving_logit: float = 5.0, name: str = "best") -> str:
+    """A motion network that sees everything fall at the same speed, as surely as `moving_logit` says."""
     config = MotionNetworkConfig(
         backbone="plain", pretrained=False, frozen_blocks=0, plain_width=8, decoder_widths=(8, 8, 8, 8), input_side=SIDE
     )  # fmt: skip
@@ -30,7 +30,7 @@ def write_weights(folder: Path, *, moves: bool = True, name: str = "best") -> st
         network.heads.weight.zero_()
         bias = network.heads.bias
         bias.zero_()
-        bias[0] = 5.0 if moves else -5.0
+        bias[0] = moving_logit
         bias[1] = math.log(SPEED)
         bias[2:4] = 5.0  # trust a person's arrows
         bias[4 + config.bins // 4] = 8.0  # straight down
