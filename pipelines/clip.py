@@ -18,6 +18,7 @@ __all__ = ["Clip", "ClipConfig", "Window", "check_video", "plan_windows", "read_
 TOP_FPS = 30.0
 # Frames closer than this are left out: 60 fps becomes 30, 50 becomes 25, and 40 stays as it is.
 CLOSEST_FRAMES = 0.75 / TOP_FPS
+EARLY = 2e-3  # seconds
 FARTHEST_FRAMES = 0.2  # seconds; optical flow cannot bridge more
 
 
@@ -25,20 +26,20 @@ FARTHEST_FRAMES = 0.2  # seconds; optical flow cannot bridge more
 class ClipConfig:
     """Which windows of a video become clips, and how they are read.
 
-    `frames` of a clip; `fewest_frames` a video must give for one; `per_source` most clips of one video;
-    `max_side` of the frames, longer ones are scaled down; `smallest_side` the shorter side a video must have.
+    `seconds` of a clip and `shortest` that will do where a video ends early; `per_source` most clips of one
+    video; `max_side` of the frames, longer ones are scaled down; `smallest_side` the shorter side must have.
     """
 
-    frames: int = 60
-    fewest_frames: int = 45
+    seconds: float = 2.0
+    shortest: float = 1.4
     per_source: int = 4
-    max_side: int = 512
+    max_side: int = 640
     smallest_side: int = 128
 
     def __post_init__(self) -> None:
-        if not 8 <= self.fewest_frames <= self.frames <= 300:
+        if not 0.5 <= self.shortest <= self.seconds <= 10:
             raise UsageError(
-                f"expected 8 <= fewest_frames <= frames <= 300, got {self.fewest_frames} and {self.frames}"
+                f"expected 0.5 <= shortest <= seconds <= 10, got {self.shortest} and {self.seconds}"
             )
         if self.per_source < 1:
             raise UsageError(f"per_source must be at least 1, got {self.per_source}")
@@ -50,8 +51,7 @@ class ClipConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Window:
-    """A stretch of a video: where it starts, in seconds and in frames of the video, and its length in
-    seconds."""
+    """A stretch of a video: where it starts, in seconds and in frames of the video, and its seconds."""
 
     start_seconds: float
     start_frame: int
@@ -60,8 +60,7 @@ class Window:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Clip:
-    """The frames of one window: (H, W, 3) RGB uint8 each, their times in the video in seconds, and their
-    rate."""
+    """The frames of one window, (H, W, 3) RGB uint8 each, their times in the video in seconds, their rate."""
 
     frames: list[NDArray[np.uint8]]
     seconds: list[float]
@@ -92,17 +91,16 @@ def check_video(info: VideoInfo, config: ClipConfig) -> None:
             f"expected at least {1 / FARTHEST_FRAMES:.0f} frames a second, got {info.fps:.3g}",
             reason=Reason.UNSUPPORTED,
         )
-    needed = config.fewest_frames / _clip_fps(info.fps)
     # Headers round: half a frame short is not short.
-    if info.seconds and info.seconds + 0.5 / info.fps < needed:
+    if info.seconds + 0.5 / info.fps < config.shortest:
         raise RejectedError(
-            f"expected at least {needed:.2f} s, got {info.seconds:.2f} s", reason=Reason.TOO_SHORT
+            f"expected at least {config.shortest:g} s, got {info.seconds:.2f} s", reason=Reason.TOO_SHORT
         )
 
 
 def plan_windows(info: VideoInfo, config: ClipConfig) -> list[Window]:
     """Spread as many windows as fit, at most `per_source`, evenly over the video."""
-    length = config.frames / _clip_fps(info.fps)
+    length = config.seconds
     count = max(1, min(config.per_source, math.floor(info.seconds / length + 1e-6)))
     gap = max(0.0, info.seconds - count * length) / (count + 1)
     frames = [math.floor((gap + index * (length + gap)) * info.fps + 1e-6) for index in range(count)]
@@ -117,19 +115,20 @@ def read_clip(path: Path, window: Window, config: ClipConfig) -> Clip:
     """
     frames: list[NDArray[np.uint8]] = []
     seconds: list[float] = []
-    # A thousandth less, since container times are rounded.
-    start = max(0.0, window.start_seconds - 1e-3)
-    stream = decode_frames(path, start=start, max_side=config.max_side)
+    # Container times are rounded: a frame may seem to come a little early.
+    start = max(0.0, window.start_seconds - EARLY)
+    stream = decode_frames(path, start=start, end=start + window.seconds, max_side=config.max_side)
     for second, frame in stream:
         if not seconds or second - seconds[-1] >= CLOSEST_FRAMES:
             frames.append(frame)
             seconds.append(second)
-        if len(frames) == config.frames:
-            break
-    if len(frames) < config.fewest_frames:
+    if (
+        len(frames) < 3
+        or (seconds[-1] - seconds[0]) * len(frames) / (len(frames) - 1) < config.shortest - EARLY
+    ):
         raise RejectedError(
-            f"expected at least {config.fewest_frames} frames from {window.start_seconds:.2f} s on, "
-            f"got {len(frames)}",
+            f"expected at least {config.shortest:g} s from {window.start_seconds:.2f} s on, "
+            f"got {len(frames)} frames",
             reason=Reason.TOO_SHORT,
         )
     widest = float(np.diff(seconds).max())
@@ -140,8 +139,3 @@ def read_clip(path: Path, window: Window, config: ClipConfig) -> Clip:
         )
     fps = (len(seconds) - 1) / (seconds[-1] - seconds[0])
     return Clip(frames=frames, seconds=seconds, fps=fps, window=window)
-
-
-def _clip_fps(fps: float) -> float:
-    """The rate at which a video of this rate is read."""
-    return fps / max(1, math.ceil(CLOSEST_FRAMES * fps - 1e-6))

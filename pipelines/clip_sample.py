@@ -19,11 +19,12 @@ __all__ = ["SampleConfig", "make_sample", "motion_grid"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SampleConfig:
-    """What a sample keeps: `frames` spread over the clip as JPEG of `jpeg_quality`, and the motion on a grid
-    with at most `grid_side` on its longer side."""
+    """What a sample keeps: `frames` spread over the clip as JPEG of `jpeg_quality`, with at most `frame_side`
+    on the longer side, and the motion on a grid with at most `grid_side` there."""
 
     frames: int = 12
-    jpeg_quality: int = 88
+    frame_side: int = 512
+    jpeg_quality: int = 86
     grid_side: int = 256
 
     def __post_init__(self) -> None:
@@ -31,8 +32,10 @@ class SampleConfig:
             raise UsageError(f"frames must be 3 to 100, got {self.frames}")
         if not 50 <= self.jpeg_quality <= 100:
             raise UsageError(f"jpeg_quality must be 50 to 100, got {self.jpeg_quality}")
-        if self.grid_side < 32:
-            raise UsageError(f"grid_side must be at least 32, got {self.grid_side}")
+        if min(self.frame_side, self.grid_side) < 32:
+            raise UsageError(
+                f"frame_side and grid_side must be at least 32, got {self.frame_side} and {self.grid_side}"
+            )
 
 
 def make_sample(
@@ -42,9 +45,10 @@ def make_sample(
     count = min(config.frames, len(clip.frames))
     indices = [int(index) for index in np.linspace(0, len(clip.frames) - 1, count).round()]
     motion_2hw, confidence_hw, moving_hw = motion_grid(estimate, config.grid_side)
+    frames = [_shrink_frame(clip.frames[index], config.frame_side) for index in indices]
     return Sample(
         key=key,
-        frames=JpegFrames([_jpeg(clip.frames[index], config.jpeg_quality) for index in indices]),
+        frames=JpegFrames([_jpeg(frame, config.jpeg_quality) for frame in frames]),
         motion_2HW=motion_2hw,
         confidence_HW=confidence_hw,
         moving_HW=moving_hw,
@@ -52,7 +56,7 @@ def make_sample(
             **info,
             "frame_indices": indices,
             "frame_seconds": [round(clip.seconds[index] - clip.seconds[0], 6) for index in indices],
-            "frame_size": list(clip.size),
+            "frame_size": list(frames[0].shape[:2]),
             "motion_size": list(moving_hw.shape),
         },
     )
@@ -80,6 +84,15 @@ def motion_grid(
 
 def _shrink(plane_HW: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
     return np.asarray(cv2.resize(plane_HW, size, interpolation=cv2.INTER_AREA), dtype=np.float32)
+
+
+def _shrink_frame(frame: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    height, width = frame.shape[:2]
+    scale = side / max(height, width)
+    if scale >= 1.0:
+        return frame
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
 def _jpeg(frame: NDArray[np.uint8], quality: int) -> bytes:

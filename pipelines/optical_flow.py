@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from models.compiled import compiled
+from pipelines.moving_mask import Change, find_moving, sharpen_border
 from pipelines.optical_flow_methods import METHODS, OpticalFlowMethod, optical_flow_method
 from storage.errors import UsageError
 
@@ -21,6 +22,10 @@ __all__ = ["REFERENCE_FPS", "MotionEstimate", "OpticalFlowConfig", "average_moti
 
 REFERENCE_FPS = 30.0  # all motion is stored as pixels per frame at this rate
 OUTLIER_SIGMAS = 3.0
+# A frame that differs from the one before by less than this share of what is usual in the clip repeats it.
+DOUBLE_SHARE = 0.2
+FARTHEST_DOUBLE = 4.5  # steps of 30 fps; optical flow cannot bridge more
+SMOOTH_PIXELS = 2.0  # the seams between patches, which are at least twice as wide
 # Two flows that should cancel may miss by this much and still agree: px, and share of their lengths
 # (Sundaram, Brox and Keutzer, ECCV 2010, use a rule of this shape).
 AGREEMENT_PIXELS = 0.5
@@ -37,8 +42,8 @@ class OpticalFlowConfig:
     below this speed (px/frame at 30 fps) in any case.
     """
 
-    method: str = "dis_medium"
-    check_every: int = 6
+    method: str = "dis_average"
+    check_every: int = 10
     still_share: float = 0.1
     still_floor: float = 0.1
 
@@ -87,17 +92,18 @@ def average_motion(
     if len(frames) < 2:
         raise UsageError(f"motion needs at least two frames, got {len(frames)}")
     steps_T = _steps(len(frames), fps, seconds)
-    grey = [grey_frame(frame) for frame in frames]
-    flows_THW2, agreement_HW = _pairwise(grey, steps_T, config)
+    grey, steps_T = _without_doubles([grey_frame(frame) for frame in frames], steps_T)
+    flows_THW2, agreement_HW, change = _pairwise(grey, steps_T, config)
     average_HW2, activity_HW = _mean_without_outliers(flows_THW2)
     # The floor keeps sensor noise on still ground from looking like incoherent motion.
-    average_2HW = np.ascontiguousarray(average_HW2.transpose(2, 0, 1))
+    planes = np.ascontiguousarray(average_HW2.transpose(2, 0, 1))
+    average_2HW = np.stack([cv2.GaussianBlur(plane, (0, 0), SMOOTH_PIXELS) for plane in planes])
     speed_HW = cv2.magnitude(average_2HW[0], average_2HW[1])
     floor = config.still_floor
     confidence_HW = np.minimum((speed_HW + floor) / (activity_HW + floor), 1.0) * agreement_HW
-    moving_HW = _moving(speed_HW, config)
+    moving_HW = find_moving(average_2HW, change, _still_limit(speed_HW, config))
     return MotionEstimate(
-        motion_2HW=average_2HW * moving_HW,
+        motion_2HW=sharpen_border(average_2HW, moving_HW),
         confidence_HW=confidence_HW.astype(np.float32),
         moving_HW=moving_HW,
         average_2HW=average_2HW,
@@ -123,21 +129,49 @@ def grey_frame(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return frame if frame.ndim == 2 else np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
 
 
+def _without_doubles(
+    grey: list[NDArray[np.uint8]], steps_T: NDArray[np.float64]
+) -> tuple[list[NDArray[np.uint8]], NDArray[np.float64]]:
+    """Leave out frames that repeat the one before, as 15 fps footage does at 30; the others then span more.
+
+    Else half of the pairs would show no motion and the others twice as much.
+    """
+    # A grid of samples tells, and costs a sixteenth.
+    samples = [np.ascontiguousarray(frame[::4, ::4]) for frame in grey]
+    change_T = np.array([cv2.absdiff(*pair).mean() for pair in zip(samples, samples[1:], strict=False)])
+    same_T = change_T < DOUBLE_SHARE * np.percentile(change_T, 75)
+    kept: list[NDArray[np.uint8]] = [grey[0]]
+    steps: list[float] = []
+    since = 0.0
+    for frame, step, same in zip(grey[1:], steps_T, same_T, strict=True):
+        since += float(step)
+        if same and since < FARTHEST_DOUBLE:
+            continue
+        kept.append(frame)
+        steps.append(since)
+        since = 0.0
+    return (kept, np.array(steps)) if steps else (grey[:2], steps_T[:1])
+
+
 def _pairwise(
     grey: list[NDArray[np.uint8]], steps_T: NDArray[np.float64], config: OpticalFlowConfig
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Flow of each adjacent pair at 30 fps, (T - 1, H, W, 2), and the share of checks that agreed, (H, W)."""
+) -> tuple[NDArray[np.float32], NDArray[np.float32], Change]:
+    """Flow of each adjacent pair at 30 fps, (T - 1, H, W, 2), the share of checks that agreed, (H, W), and
+    how the pixels changed."""
     method = optical_flow_method(config.method)
     flows_THW2 = np.empty((len(grey) - 1, *grey[0].shape, 2), dtype=np.float32)
     agreeing_HW = np.zeros(grey[0].shape, dtype=np.float32)
+    change = Change(grey[0].shape)
     checks = 0
     for pair, (first, second) in enumerate(zip(grey, grey[1:], strict=False)):
         forward_HW2 = method(first, second)
+        change.add(first, second)
         if config.check_every and pair % config.check_every == config.check_every // 2:
             agreeing_HW += _agreeing(forward_HW2, method, first, second)
             checks += 1
         np.multiply(forward_HW2, np.float32(1.0 / steps_T[pair]), out=flows_THW2[pair])
-    return flows_THW2, agreeing_HW / np.float32(checks) if checks else np.ones_like(agreeing_HW)
+    agreement_HW = agreeing_HW / np.float32(checks) if checks else np.ones_like(agreeing_HW)
+    return flows_THW2, agreement_HW, change
 
 
 def _agreeing(
@@ -167,14 +201,19 @@ def _agreeing(
     )
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _mean_without_outliers(
     flows_THW2: NDArray[np.float32],
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean flow (H, W, 2) and mean speed (H, W) over time, without pairs beyond three standard deviations."""
+    """Mean flow (H, W, 2) and mean speed (H, W) over time, without pairs beyond three standard deviations.
+
+    Where motion is steady, a slow pair is one in which optical flow lost the texture. So the mean leans to
+    the mean weighted by speed there, by the square of the coherence; to and fro still cancels in either.
+    """
     frames, height, width, _ = flows_THW2.shape
     mean_HW2 = np.zeros((height, width, 2), dtype=np.float32)
     activity_HW = np.zeros((height, width), dtype=np.float32)
+    weighted = np.zeros((width, 2), dtype=np.float32)
     total = np.zeros(width, dtype=np.float32)
     squares = np.zeros(width, dtype=np.float32)
     kept = np.zeros(width, dtype=np.float32)
@@ -182,6 +221,7 @@ def _mean_without_outliers(
         total[:] = 0.0
         squares[:] = 0.0
         kept[:] = 0.0
+        weighted[:] = 0.0
         for t in range(frames):
             for x in range(width):
                 square = flows_THW2[t, y, x, 0] ** 2 + flows_THW2[t, y, x, 1] ** 2
@@ -201,24 +241,23 @@ def _mean_without_outliers(
                 if total[x] <= speed <= squares[x]:
                     mean_HW2[y, x, 0] += dx
                     mean_HW2[y, x, 1] += dy
+                    weighted[x, 0] += speed * dx
+                    weighted[x, 1] += speed * dy
                     activity_HW[y, x] += speed
                     kept[x] += 1.0
         for x in range(width):
-            share = 1.0 / max(kept[x], 1.0)
-            mean_HW2[y, x, 0] *= share
-            mean_HW2[y, x, 1] *= share
-            activity_HW[y, x] *= share
+            sum_of_speeds = max(activity_HW[y, x], 1e-9)
+            sum_x, sum_y = mean_HW2[y, x, 0], mean_HW2[y, x, 1]
+            steady = (sum_x * sum_x + sum_y * sum_y) / (sum_of_speeds * sum_of_speeds)
+            share = (1.0 - steady) / max(kept[x], 1.0)
+            mean_HW2[y, x, 0] = share * sum_x + steady * weighted[x, 0] / sum_of_speeds
+            mean_HW2[y, x, 1] = share * sum_y + steady * weighted[x, 1] / sum_of_speeds
+            activity_HW[y, x] /= max(kept[x], 1.0)
     return mean_HW2, activity_HW
 
 
-def _moving(speed_HW: NDArray[np.float32], config: OpticalFlowConfig) -> NDArray[np.bool_]:
-    """Where the clip moves, bool (H, W): faster than both limits, without specks."""
-    candidates_HW = speed_HW > config.still_floor
-    if not candidates_HW.any():
-        return candidates_HW
-    limit = max(config.still_floor, config.still_share * float(speed_HW[candidates_HW].mean()))
-    # Optical flow has no detail finer than its patches: what is smaller is noise.
-    size = max(3, min(speed_HW.shape) // 64 | 1)
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
-    moving_HW = cv2.morphologyEx((speed_HW > limit).astype(np.uint8), cv2.MORPH_OPEN, kernel)
-    return np.asarray(cv2.morphologyEx(moving_HW, cv2.MORPH_CLOSE, kernel), dtype=bool)
+def _still_limit(speed_HW: NDArray[np.float32], config: OpticalFlowConfig) -> float:
+    """The speed below which a pixel of this clip is still, px/frame."""
+    faster = speed_HW[speed_HW > config.still_floor]
+    mean = float(faster.mean()) if faster.size else 0.0
+    return max(config.still_floor, config.still_share * mean)

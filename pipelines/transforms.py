@@ -16,13 +16,13 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.metrics.metric import Metrics
-from storage.isolated import run_isolated
 
 from pipelines.distil import Distilled, MeasureConfig, Row, Source, distil_video, source_row
 from pipelines.parts import PartStore, read_chunk
 from pipelines.runner import ProgressBoard
 from storage.digest import digest_file
 from storage.errors import FetchError, ItemError, StoreError, UsageError
+from storage.isolated import run_isolated
 from storage.objects import ObjectInfo, exists, local_copy, read_bytes
 from storage.reasons import Reason, Status
 
