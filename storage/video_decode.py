@@ -47,15 +47,17 @@ def _decode(
 ) -> Iterator[tuple[float, NDArray[np.uint8]]]:
     with open_video(path) as (container, stream), translating_ffmpeg(path):
         maker = PictureMaker(stream, max_side)
-        _seek(container, stream, start)
-        last = 0.0
+        seeked = _seek(container, stream, start)
+        last, count = 0.0, 0
         for seconds, frame in _timed_frames(container, stream, path):
-            last = seconds
+            last, count = seconds, count + 1
             if seconds >= end - 1e-6:
                 return
             if seconds >= start - 1e-6:
                 yield seconds, maker.make(frame)
         _check_end(container, stream, path, last)
+        if not seeked:
+            _check_count(container, stream, path, count)
 
 
 def _timed_frames(container: Any, stream: Any, path: Path | str) -> Iterator[tuple[float, Any]]:
@@ -65,12 +67,13 @@ def _timed_frames(container: Any, stream: Any, path: Path | str) -> Iterator[tup
     yield from deinterlacer.flush()
 
 
-def _seek(container: Any, stream: Any, start: float) -> None:
+def _seek(container: Any, stream: Any, start: float) -> bool:
     if start < SEEK_FROM_SECONDS or container.format.name not in SEEKABLE or not stream.time_base:
-        return
+        return False
     # Half a second early: edit lists and reordered frames make the nearest key frame land a little late.
     target = int((start - 0.5) / stream.time_base) + (stream.start_time or 0)
     container.seek(target, stream=stream, backward=True)
+    return True
 
 
 def _check_end(container: Any, stream: Any, path: Path | str, last: float) -> None:
@@ -87,3 +90,13 @@ def _check_end(container: Any, stream: Any, path: Path | str, last: float) -> No
             f"{path} ends at {last:.1f} s, its header says {stated:.1f} s: it was cut off; fetch it again"
         )
         raise MediaError(message, reason=Reason.TRUNCATED)
+
+
+def _check_count(container: Any, stream: Any, path: Path | str, count: int) -> None:
+    """An MP4's index says how many frames there are to show; decoders drop some without a word."""
+    if "mp4" not in container.format.name:
+        return
+    expected = sum(not entry.is_discard for entry in stream.index_entries)
+    if count < 0.95 * expected - 1:
+        message = f"{path} lists {expected} frames and gives {count}: it is damaged"
+        raise MediaError(message, reason=Reason.UNREADABLE)

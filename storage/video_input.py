@@ -7,6 +7,7 @@ plain text, and what strangers call `.mp4` may be any of these.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ import av
 import av.error
 import av.logging
 
-from storage.errors import MediaError, RejectedError, UsageError
+from storage.errors import MediaError, RejectedError
 from storage.reasons import Reason
 from storage.truncation import is_cut_off
 
@@ -77,13 +78,13 @@ def translating_ffmpeg(path: Path | str) -> Iterator[None]:
 
 def _check_file(path: Path) -> None:
     try:
-        size = path.stat().st_size
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # opening a named pipe would wait for ever
+            raise MediaError(f"{path} is no ordinary file", reason=Reason.UNREADABLE)
         with path.open("rb"):
-            pass
+            size = status.st_size
     except (FileNotFoundError, NotADirectoryError) as exc:
         raise MediaError(f"there is no video at {path}", reason=Reason.NOT_FOUND) from exc
-    except IsADirectoryError as exc:
-        raise UsageError(f"{path} is a folder; name a video in it") from exc
     except OSError as exc:
         raise MediaError(f"{path} cannot be opened: {exc}", reason=Reason.UNREADABLE) from exc
     if size == 0:
