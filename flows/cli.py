@@ -144,22 +144,33 @@ def train(
 
 @app.command()
 def evaluate(
-    data: Annotated[str, typer.Option("--data", metavar="URL", help="A dataset; its val split is used.")],
+    data: Annotated[
+        str, typer.Option("--data", metavar="URL", help="A dataset, or several separated by commas.")
+    ],
     out: Out,
     checkpoint: Annotated[
         str | None,
         typer.Option(metavar="URL", help="Weights to judge.", show_default="the weights in the package"),
     ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Only this split: train, val or test.", show_default="all"),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", help="At most N clips, the sources in turn.")
+    ] = None,
+    config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Judge weights on a dataset beside baselines: evaluation.json and a page with pictures.
+    """Judge weights on clips beside baselines: evaluation.json and a page with pictures.
 
-    Example:  [bold]stillstream evaluate --data datasets/water --checkpoint weights --out evaluation[/bold]
+    Example:  [bold]stillstream evaluate --data datasets/water --checkpoint weights --out judged[/bold]
     """
     from flows import jobs
 
+    settings = _settings(config).override("evaluate", split=split, limit=limit)
     with stage_progress("evaluate", silent=as_json) as on_progress:
-        outcome = jobs.evaluate_weights(data, checkpoint, out, on_progress)
+        outcome = jobs.evaluate_weights(data, checkpoint, out, settings, on_progress)
     _finish(outcome, strict=False, as_json=as_json)
 
 

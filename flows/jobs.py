@@ -145,14 +145,13 @@ def train_model(
 
 
 def evaluate_weights(
-    data: str, checkpoint: str | None, out: str, on_progress: OnProgress | None = None
+    data: str, checkpoint: str | None, out: str, settings: "Settings", on_progress: OnProgress | None = None
 ) -> Outcome:
-    """Judge weights on a dataset's val split and publish the figures with pictures."""
+    """Judge weights on a dataset and publish the figures with pictures."""
+    from flows.evaluation_page import publish_evaluation
     from models.evaluate import evaluate
 
-    from flows.evaluation_page import publish_evaluation
-
-    evaluation = evaluate(data, checkpoint, on_progress=on_progress)
+    evaluation = evaluate(data, checkpoint, settings.evaluate, on_progress=on_progress)
     page_url = publish_evaluation(evaluation, out)
     return Outcome(
         title="Evaluation",

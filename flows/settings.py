@@ -27,6 +27,7 @@ from storage.errors import UsageError
 if TYPE_CHECKING:
     from flows.gallery import GalleryConfig
     from flows.nightly import NightlyConfig
+    from models.evaluate import EvaluationConfig
     from pipelines.motion_dataset import DatasetConfig
     from pipelines.photo_animation import AnimationConfig
     from pipelines.runner import RunnerConfig
@@ -43,6 +44,7 @@ SECTIONS: Mapping[str, str] = {
     "dataset": "pipelines.motion_dataset:DatasetConfig",
     "animate": "pipelines.photo_animation:AnimationConfig",
     "runner": "pipelines.runner:RunnerConfig",
+    "evaluate": "models.evaluate:EvaluationConfig",
     "gallery": "flows.gallery:GalleryConfig",
     "nightly": "flows.nightly:NightlyConfig",
 }
@@ -81,6 +83,12 @@ class Settings:
     def runner(self) -> "RunnerConfig":
         """Which Beam runner does the work, and with how many workers."""
         config: RunnerConfig = self.section("runner")
+        return config
+
+    @property
+    def evaluate(self) -> "EvaluationConfig":
+        """Which clips weights are judged on, and how many of them are rendered whole."""
+        config: EvaluationConfig = self.section("evaluate")
         return config
 
     @property

@@ -67,9 +67,9 @@ def train_model_task(job: TrainingJob) -> Outcome:
 
 
 @task(name="Evaluate", **RETRIES)
-def evaluate_weights_task(data: str, checkpoint: str | None, out: str) -> Outcome:
-    """Judge weights on a dataset's val split."""
-    outcome = jobs.evaluate_weights(data, checkpoint, out)
+def evaluate_weights_task(data: str, checkpoint: str | None, out: str, settings: Settings) -> Outcome:
+    """Judge weights on a dataset."""
+    outcome = jobs.evaluate_weights(data, checkpoint, out, settings, _progress_log())
     _leave_artifacts(outcome, "evaluation", links={"page": str(outcome.summary["page"])})
     return outcome
 

@@ -1,0 +1,180 @@
+"""The flows on a real, temporary Prefect server: what they do, how they end, and what they leave behind."""
+
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.jobs import Outcome
+from flows.prefect_environment import PREFECT_DEFAULTS
+from flows.settings import Settings
+from storage.errors import StoreError, UsageError
+from storage.manifest import LEDGER_SCHEMA, write_rows
+
+# Prefect's client leaves its sockets to the garbage collector, which then warns.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(autouse=True)
+def _collect_sockets() -> Iterator[None]:
+    """Have them collected here and not within somebody else's test."""
+    yield
+    gc.collect()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One temporary server with an empty database for all tests here: starting it takes the longest."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=180):
+        yield
+
+
+def write_ledger(folder: Path, *, failed: int = 0) -> str:
+    rows: list[dict[str, Any]] = [{"photo": "a.jpg", "source": "a.jpg", "status": "ok", "outputs": ["a.mp4"]}]
+    rows += [
+        {
+            "photo": f"<b>|{n}.jpg",
+            "source": "x",
+            "status": "failed",
+            "reason": "unreadable",
+            "message": "torn",
+        }
+        for n in range(failed)
+    ]
+    write_rows(str(folder / "ledger.parquet"), rows, LEDGER_SCHEMA)
+    return str(folder)
+
+
+def outcome(**values: Any) -> Outcome:
+    return Outcome(title="Job", rows={"photos": {"ok": 1}}, summary={}, **values)
+
+
+def last_run() -> Any:
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.sorting import FlowRunSort
+
+    with get_client(sync_client=True) as client:
+        return client.read_flow_runs(sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=1)[0]
+
+
+def artifact(key: str) -> Any:
+    """What the newest artifact of that key holds; None when there is none."""
+    from prefect.artifacts import Artifact
+
+    found = Artifact.get(key)
+    return None if found is None else found.data
+
+
+def test_a_variable_that_is_set_wins_over_our_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib
+    import os
+
+    import flows.prefect_environment
+
+    monkeypatch.setenv("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "77")
+    importlib.reload(flows.prefect_environment)
+    assert os.environ["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"] == "77"
+    assert PREFECT_DEFAULTS["PREFECT_SERVER_ANALYTICS_ENABLED"] == "false"
+
+
+def test_the_gallery_flow_completes_and_leaves_its_page_and_artifacts(server: None, tmp_path: Path) -> None:
+    from flows.publish_gallery import publish_gallery_flow
+
+    (result,) = publish_gallery_flow(write_ledger(tmp_path))
+    assert (tmp_path / "index.html").is_file()
+    assert result.summary["counts"]["ok"] == 1
+    run = last_run()
+    assert run.state.name == "Completed" and run.name.startswith(f"gallery {tmp_path.name} 2")
+    assert "index.html" in artifact("gallery-summary")
+    assert "index.html" in artifact("gallery-gallery")
+    assert artifact("gallery-not-ok") is None
+
+
+def test_a_broken_job_fails_and_says_why(server: None, tmp_path: Path) -> None:
+    from flows.publish_gallery import publish_gallery_flow
+
+    with pytest.raises(UsageError, match="no ledger"):
+        publish_gallery_flow(str(tmp_path))
+    run = last_run()
+    assert run.state.name == "Failed" and "no ledger" in run.state.message
+
+
+def test_failed_items_are_told_by_state_and_artifact(
+    server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows import jobs
+    from flows.animate_photos import animate_photos_flow
+
+    item = ("<b>|x.jpg", "failed", "unreadable", "torn")
+    monkeypatch.setattr(
+        jobs, "animate_photos", lambda *_: outcome(items=[item], not_ok=1, failed=1, items_url="L")
+    )
+    (result,) = animate_photos_flow("photos", str(tmp_path))
+    assert result.failed == 1
+    run = last_run()
+    assert (run.state.type, run.state.name) == ("COMPLETED", "CompletedWithFailedItems")
+    assert "1 item failed" in run.state.message
+    assert r"\<b\>\|x.jpg" in artifact("animation-not-ok")
+
+
+def test_only_a_failing_store_is_tried_again(
+    server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from prefect import flow
+
+    from flows import jobs, tasks
+
+    calls: list[str] = []
+
+    def flaky(*_: object) -> Outcome:
+        calls.append("called")
+        if len(calls) == 1:
+            raise StoreError("the store said 503")
+        return outcome()
+
+    def wrong(*_: object) -> Outcome:
+        calls.append("called")
+        raise UsageError("no photos there")
+
+    task = tasks.animate_photos_task.with_options(retry_delay_seconds=[0, 0, 0])
+
+    @flow
+    def eager(photos: str, out: str) -> Any:
+        return task(photos, out, Settings())
+
+    monkeypatch.setattr(jobs, "animate_photos", flaky)
+    assert eager("photos", str(tmp_path)).title == "Job"
+    assert len(calls) == 2
+    monkeypatch.setattr(jobs, "animate_photos", wrong)
+    with pytest.raises(UsageError):
+        eager("photos", str(tmp_path))
+    assert len(calls) == 3
+
+
+def test_the_nightly_flow_wants_its_places(server: None) -> None:
+    from flows.nightly import nightly_flow
+
+    with pytest.raises(UsageError, match="needs videos, photos, dataset, weights, loops"):
+        nightly_flow()
+
+
+def test_flow_parameters_are_documented() -> None:
+    from flows.animate_photos import animate_photos_flow
+    from flows.build_dataset import build_dataset_flow
+    from flows.nightly import nightly_flow
+    from flows.publish_gallery import publish_gallery_flow
+    from flows.train_models import train_models_flow
+
+    for flow in (
+        build_dataset_flow,
+        train_models_flow,
+        animate_photos_flow,
+        publish_gallery_flow,
+        nightly_flow,
+    ):
+        for name, schema in flow.parameters.properties.items():
+            assert schema.get("description"), f"{flow.name} does not say what {name} is"
