@@ -26,6 +26,8 @@ Floats = NDArray[np.float32]
 # Variance below which there is no texture to restore, only noise, in grey levels squared.
 NOISE = 2.0
 LARGEST_GAIN = 1.6
+# The longer side over this is how far "local" reaches; texture coarser than that may still pulse.
+RADIUS_SHARE = 64
 LUMA: Floats = np.array([[0.299, 0.587, 0.114]], np.float32)
 
 
@@ -50,7 +52,7 @@ class ContrastPlan:
 
 def plan_contrast(source: LoopSource, longer_side: int) -> ContrastPlan:
     """Measure the photo's local energy where it moves, on a grid as coarse as its window is wide."""
-    radius = max(3, round(longer_side / 160))
+    radius = max(3, round(longer_side / RADIUS_SHARE))
     weights = source.weighted_hw4[..., 3]
     luma = np.asarray(cv2.transform(source.weighted_hw4, np.append(LUMA, [[0]], axis=1)), np.float32)
     np.divide(luma, weights, out=luma, where=weights > 0)
