@@ -45,7 +45,7 @@ class AugmentConfig:
     colour: float = 1.0
     grey: float = 0.12
     soften: float = 0.25
-    hint_dropout: float = 0.45
+    hint_dropout: float = 0.6
     most_hints: int = 5
     hint_noise: float = 0.12
 

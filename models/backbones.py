@@ -106,7 +106,7 @@ class InvertedResidual(nn.Module):
             hidden = functional.relu6(_normalised(hidden, self.expand, self.expand_norm))
         hidden = functional.relu6(_normalised(hidden, self.depthwise, self.depthwise_norm))
         hidden = _normalised(hidden, self.project, self.project_norm)
-        return cast(Tensor, hidden + features if self.shortcut else hidden)
+        return hidden + features if self.shortcut else hidden
 
 
 class EfficientNetLite0(nn.Module):

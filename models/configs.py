@@ -1,3 +1,4 @@
+# ruff: noqa: N803, N806, N815 - names carry their dimensions
 """Training runs by name, and how a file of overrides changes one.
 
 A run is a function: `default("motion")` is the training that made the weights in the package. A configuration
@@ -154,7 +155,12 @@ def default(kind: Kind) -> TrainConfig:
         network=MotionNetworkConfig(),
         losses=MotionLossConfig(),
         augment=AugmentConfig(),
-        data=DataConfig(balance="source"),
+        data=DataConfig(balance="category", workers=1),
+        validation_HW=(160, 256),
+        steps=3500,
+        average_decay=0.998,
+        validate_every=250,
+        save_every=250,
     )
 
 

@@ -45,7 +45,8 @@ class MotionDecoding:
     `mirror`: average with the mirrored photo's prediction. `region`: reach over which directions are agreed.
     `least_speed`: share of the predicted speed that is kept where the direction is wholly unsure.
     `threshold`: probability above which a place moves. `erosion` and `softness`: rim taken off the
-    moving mask, and width of the soft edge inside. `smallest_share`, `least_confidence`: below them, nothing to animate.
+    moving mask, and width of the soft edge inside. `smallest_share`, `least_confidence`: below them, there is
+    nothing to animate.
     """
 
     mirror: bool = True
@@ -197,7 +198,7 @@ def refine_mask(photo_HW3: NDArray[np.uint8], moving_hw: Float, decoding: Motion
     inside = _distance_inside(solid)
     soft = max(decoding.softness * max(height, width), 1.0)
     alpha = (inside - decoding.erosion * max(height, width)) / soft
-    return np.clip(alpha, 0.0, 1.0).astype(np.float32)
+    return np.asarray(np.clip(alpha, 0.0, 1.0), np.float32)
 
 
 def keep_inside(motion_2HW: Float, moving_HW: Float, *, reach: float) -> Float:
@@ -294,4 +295,4 @@ def _confidence(moving_hw: Float, threshold: float) -> float:
 
 
 def _pixels(share: float, photo_HW3: NDArray[Any]) -> float:
-    return max(share * max(photo_HW3.shape[:2]), 2.0)
+    return max(share * float(max(photo_HW3.shape[:2])), 2.0)

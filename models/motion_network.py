@@ -48,10 +48,10 @@ class MotionNetworkConfig:
     pretrained: bool = True
     frozen_blocks: int = 8
     plain_width: int = 32
-    decoder_widths: tuple[int, ...] = (160, 96, 64, 32)
+    decoder_widths: tuple[int, ...] = (160, 96, 48, 32)
     bins: int = 16
     dropout: float = 0.1
-    input_side: int = 320
+    input_side: int = 256
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "decoder_widths", tuple(self.decoder_widths))
@@ -88,16 +88,18 @@ class _DecoderLevel(nn.Module):
 
     def __init__(self, coarse: int, skip: int, width: int, dropout: float) -> None:
         super().__init__()
-        self.narrow = nn.Conv2d(skip, width, 1)
+        # Narrowed before the 3×3 convolution, which is where a decoder's time goes.
+        self.narrow_coarse = nn.Conv2d(coarse, width, 1)
+        self.narrow_skip = nn.Conv2d(skip, width, 1)
         self.mix = nn.Sequential(
-            Conv2dNormActivation(coarse + width + SPREAD_HINT_CHANNELS, width, 3),
+            Conv2dNormActivation(2 * width + SPREAD_HINT_CHANNELS, width, 3),
             nn.Dropout2d(dropout),
             Conv2dNormActivation(width, width, 3),
         )
 
     def forward(self, coarse: Tensor, skip: Tensor, hints: Tensor) -> Tensor:
-        enlarged = functional.interpolate(coarse, skip.shape[-2:], mode="nearest")
-        return cast(Tensor, self.mix(torch.cat((enlarged, self.narrow(skip), hints), 1)))
+        enlarged = functional.interpolate(self.narrow_coarse(coarse), skip.shape[-2:], mode="nearest")
+        return cast(Tensor, self.mix(torch.cat((enlarged, self.narrow_skip(skip), hints), 1)))
 
 
 class _SceneContext(nn.Module):
@@ -160,7 +162,7 @@ class MotionNetwork(nn.Module):
     def _read_heads(self, raw: Tensor, hints: Tensor) -> MotionHeads:
         """Split the last layer; where there are hints, lean on them as far as the network trusts them."""
         bins = self.config.bins
-        moving, speed, trust, direction, residual = torch.split(raw, (1, 1, 2, bins, bins), 1)
+        moving, speed, trust, direction, residual = torch.split(raw, [1, 1, 2, bins, bins], 1)
         toward, log_speed, known = hints[:, :2], hints[:, 2:3], hints[:, 3:4]
         angles = bin_angles(bins, device=raw.device).view(1, -1, 1, 1)
         agreement = toward[:, :1] * angles.cos() + toward[:, 1:] * angles.sin()
