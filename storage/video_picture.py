@@ -1,12 +1,14 @@
 """From a decoded frame to an upright picture: deinterlaced, square pixels, 8-bit sRGB-like BT.709 values.
 
-Wide-gamut and HDR frames (PQ, HLG, BT.2020, Display P3) are mapped to BT.709 by libswscale's perceptual
-intent; a picture is turned and mirrored as the container's display matrix says.
+Wide-gamut and HDR frames are mapped to BT.709 (storage.video_hdr); a picture is turned and mirrored as the
+container's display matrix says.
 """
 
 from __future__ import annotations
 
+import re
 import struct
+import tempfile
 from collections import deque
 from collections.abc import Iterator
 from fractions import Fraction
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 
 from storage.errors import RejectedError
 from storage.reasons import Reason
+from storage.video_hdr import cube_text, frame_peak
 
 __all__ = ["Deinterlacer", "PictureMaker", "display_size", "transfer_name"]
 
@@ -30,10 +33,12 @@ Matrix = tuple[int, int, int, int]
 UPRIGHT: Matrix = (1, 0, 0, 1)
 # ITU-T H.273 code points.
 BT2020_PRIMARIES = 9
+BT709_PRIMARIES = 1
 WIDE_PRIMARIES = {BT2020_PRIMARIES, 11, 12}
 HDR_TRANSFERS = {16: "pq", 18: "hlg"}
 UNSUPPORTED_MATRICES = {14: "ICtCp", 15: "IPT-C2 (Dolby Vision)"}
 RGB_MATRIX = 0
+MATRIX_BT2020 = ":in_color_matrix=bt2020"
 MATRICES = {
     1: Colorspace.ITU709,
     4: Colorspace.FCC,
@@ -100,11 +105,7 @@ class PictureMaker:
     def _map_colours(self, frame: Any, width: int, height: int) -> Any:
         key = (frame.width, frame.height, frame.format.name, _tags(frame))
         if self._mapper is None or self._mapper[0] != key:
-            scale = (
-                f"w={width}:h={height}:flags=bicubic+accurate_rnd+full_chroma_int:"
-                "out_transfer=bt709:out_primaries=bt709:out_range=full:intent=perceptual"
-            )
-            self._mapper = (key, _graph(frame, [("scale", scale), ("format", "rgb24")]))
+            self._mapper = (key, _colour_graph(frame, width, height))
         graph = self._mapper[1]
         try:
             graph.vpush(frame)
@@ -154,6 +155,22 @@ class Deinterlacer:
             except (av.error.BlockingIOError, av.error.EOFError):
                 return
             yield self._waiting.popleft(), frame
+
+
+def _colour_graph(frame: Any, width: int, height: int) -> Any:
+    """To RGB of 10 bits at the wanted size, then through the table to 8 bits."""
+    transfer, primaries = int(frame.color_trc), int(frame.color_primaries)
+    # HDR that does not name its primaries is BT.2020: the standards of both transfers are made for it.
+    if transfer in HDR_TRANSFERS and primaries not in WIDE_PRIMARIES and primaries != BT709_PRIMARIES:
+        primaries = BT2020_PRIMARIES
+    matrix = "" if int(frame.colorspace) in MATRICES or int(frame.colorspace) == RGB_MATRIX else MATRIX_BT2020
+    scale = f"w={width}:h={height}:flags=bicubic+accurate_rnd+full_chroma_int{matrix}"
+    with tempfile.NamedTemporaryFile("w", suffix=".cube") as table:
+        table.write(cube_text(transfer, primaries, frame_peak(frame, transfer)))
+        table.flush()
+        name = re.sub(r"([\\:',;\[\]])", r"\\\1", table.name)
+        filters = [("scale", scale), ("format", "gbrp10le"), ("lut3d", f"file={name}"), ("format", "rgb24")]
+        return _graph(frame, filters)  # reads the table once
 
 
 def _graph(frame: Any, filters: list[tuple[str, str]]) -> Any:

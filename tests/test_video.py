@@ -214,18 +214,14 @@ def test_colours_are_true_for_every_format(
 
 
 def grey_steps(path: Path, transfer: int, values: list[float]) -> None:
-    """A 10-bit HEVC frame of grey stripes with the given code values in 0 … 1."""
+    """10-bit HEVC of grey stripes with the given code values in 0 … 1."""
     with av.open(str(path), "w") as output:
-        options = {"x265-params": "log-level=none:lossless=1"}
+        options = {"x265-params": "log-level=none:lossless=1:bframes=0"}
         stream = output.add_stream("libx265", rate=30, options=options)
         stream.width, stream.height, stream.pix_fmt = 32 * len(values), 64, "yuv420p10le"
         context = stream.codec_context
-        context.color_trc, context.color_primaries, context.colorspace, context.color_range = (
-            transfer,
-            9,
-            9,
-            1,
-        )
+        context.color_trc, context.color_primaries = transfer, 9
+        context.colorspace, context.color_range = 9, 1
         frame = av.VideoFrame(stream.width, 64, "yuv420p10le")
         stripes = np.repeat(np.round(64 + 876 * np.array(values)), 32).astype("<u2")
         for index, plane in enumerate(frame.planes):
@@ -233,8 +229,9 @@ def grey_steps(path: Path, transfer: int, values: list[float]) -> None:
             if index == 0:
                 rows[:, : plane.width] = stripes
             plane.update(rows.tobytes())
-        frame.pts, frame.time_base = 0, Fraction(1, 30)
-        output.mux(stream.encode(frame))
+        for index in range(3):
+            frame.pts, frame.time_base = index, Fraction(1, 30)
+            output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
 
 
@@ -247,12 +244,35 @@ def test_hdr_is_mapped_to_standard_range(tmp_path: Path, transfer: int, name: st
     stripes = picture[32, 16::32].astype(int)
     assert np.ptp(stripes, axis=1).max() <= 2, "grey stays grey"
     levels = stripes[:, 1]
-    assert levels[0] <= 2 and 200 <= levels[-1]
-    # Highlights far above white are compressed, not clipped: every step stays visible.
-    assert (np.diff(levels) >= 4).all()
-    # Diffuse white (203 nits: code 0.58 in PQ, 0.75 in HLG) is bright but below the highlights.
+    assert levels[0] == 0 and levels[-1] >= 250
+    # Highlights far above white are compressed, not clipped: up to the usual peak every step stays visible.
+    up_to_peak = 10 if name == "pq" else 11
+    assert (np.diff(levels[:up_to_peak]) >= 3).all()
+    # Graphics white (203 nits: code 0.58 in PQ, 0.75 in HLG) is bright, but leaves room for highlights.
     white = np.interp(0.58 if name == "pq" else 0.75, codes, levels)
-    assert 130 <= white <= 230
+    assert 190 <= white <= 240
+
+
+def test_light_below_the_knee_is_kept(tmp_path: Path) -> None:
+    """20 nits are code 0.357 in PQ, and 0.0985 of white, which BT.1886 shows at code 0.381."""
+    grey_steps(tmp_path / "hdr.mp4", 16, [0.357] * 4)
+    _, picture = next(decode_frames(tmp_path / "hdr.mp4"))
+    assert picture[32, 32, 1] == pytest.approx(255 * (20 / 203) ** (1 / 2.4), abs=2)
+
+
+def test_wide_gamut_colours_keep_their_hue(tmp_path: Path) -> None:
+    """BT.709's red, written in BT.2020 without HDR, comes back as red and not as orange."""
+    linear = np.array([0.6274, 0.0691, 0.0164])  # ITU-R BT.2087
+    codes = np.round(255 * linear ** (1 / 2.4)).astype(np.uint8)
+
+    def tag(stream: Any) -> None:
+        stream.codec_context.color_primaries = 9
+
+    how = {"codec": "libx264rgb", "pix_fmt": "rgb24", "codec_options": {"crf": "0"}, "frames": 1}
+    red = np.broadcast_to(codes, (48, 64, 3)).copy()
+    make_video(tmp_path / "w.mkv", container="matroska", prepare=tag, draw=lambda index, size: red, **how)
+    _, picture = next(decode_frames(tmp_path / "w.mkv"))
+    np.testing.assert_allclose(picture[20, 20].astype(int), (255, 0, 0), atol=20)  # 8-bit darks are coarse
 
 
 def test_dolby_vision_colours_are_refused(tmp_path: Path) -> None:
