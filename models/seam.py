@@ -36,7 +36,7 @@ def even_seam(frames: Iterator[Bytes], count: int) -> Iterator[Bytes]:
 def step_size(one: Bytes, other: Bytes) -> Step:
     """Sum of |Δ| and root of the sum of Δ² between two frames (h, w, 3) uint8, in grey levels."""
     total, squares = _differences(one.reshape(-1), other.reshape(-1))
-    return float(total), math.sqrt(squares)
+    return float(total), math.sqrt(float(squares))
 
 
 def _pulled(last: Bytes, first: Bytes, previous: Bytes, largest: Step) -> Bytes:
@@ -58,10 +58,11 @@ def _larger(one: Step, other: Step) -> Step:
 
 
 @compiled
-def _differences(one: Bytes, other: Bytes) -> tuple[int, int]:
-    total, squares = 0, 0
+def _differences(one: Bytes, other: Bytes) -> tuple[np.int64, np.int64]:
+    total = squares = np.int64(0)
     for i in range(one.size):
-        difference = int(one[i]) - int(other[i])
+        # Signed on purpose: the compiler would subtract bytes as unsigned numbers.
+        difference = np.int64(one[i]) - np.int64(other[i])
         total += abs(difference)
         squares += difference * difference
     return total, squares

@@ -206,6 +206,11 @@ def test_push_pull_of_nothing_is_zero():
     assert not push_pull(np.ones((4, 4, 3), np.float32), np.zeros((4, 4), np.float32)).any()
 
 
+def test_a_step_is_the_same_both_ways():
+    dark, light = np.full((2, 2, 3), 10, np.uint8), np.full((2, 2, 3), 14, np.uint8)
+    assert step_size(dark, light) == step_size(light, dark) == (48.0, pytest.approx(np.sqrt(12 * 16)))
+
+
 def test_even_seam_touches_the_last_frame_only_and_only_when_it_must():
     frames = [np.full((4, 4, 3), value, np.uint8) for value in (100, 101, 102, 140)]
     out = list(even_seam(iter(frames), 4))
