@@ -143,7 +143,7 @@ def _walk_local(
 
     for entry in attempt(read_folder, doing="list", url=str(folder)):
         path = folder / entry.name
-        if entry.is_dir():
+        if _is_folder(entry):
             real = os.path.realpath(path)
             if real not in ancestors:  # a link to a folder above would never end
                 yield from _walk_local(location, root, path, (*ancestors, real))
@@ -158,6 +158,13 @@ def _walk_local(
             size=found.st_size,
             etag=_local_etag(found),
         )
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
 
 
 def _walk_s3(location: Location, prefix: str) -> Iterator[ObjectInfo]:

@@ -22,7 +22,8 @@ SIDE = 96
 def write_weights(folder: Path, *, moving_logit: float = 5.0, name: str = "best") -> str:
     """A motion network that sees everything fall at the same speed, as surely as `moving_logit` says."""
     config = MotionNetworkConfig(
-        backbone="plain", pretrained=False, frozen_blocks=0, plain_width=8, decoder_widths=(8, 8, 8, 8), input_side=SIDE
+        backbone="plain", pretrained=False, frozen_blocks=0, plain_width=8,
+        decoder_widths=(8, 8, 8, 8), input_side=SIDE,
     )  # fmt: skip
     torch.manual_seed(0)
     network = MotionNetwork(config)
