@@ -109,31 +109,19 @@ def _splat_colour(checked: list[tuple[Floats, Floats, Floats]], highest: float) 
     # One spare cell all round takes the corners that fall outside without a test for each.
     sums = np.zeros((height + 2, width + 2, 4), np.float32)
     for features, displacement, importance in checked:
-        add_weighted_colour(_weighted_colour(features, importance, highest), displacement, sums)
+        _add_colour(features, displacement, importance, highest, sums)
     inner = sums[1:-1, 1:-1]
     return inner[..., :3], inner[..., 3]
 
 
 @compiled
-def _weighted_colour(features: Floats, importance: Floats, highest: float) -> Floats:
+def _add_colour(
+    features: Floats, displacement: Floats, importance: Floats, highest: float, sums: Floats
+) -> None:
+    """Splat colours (H, W, 3) with weight exp(Z − highest) onto `sums`: (H + 2, W + 2, 4)."""
     height, width, _ = features.shape
-    weighted = np.empty((height, width, 4), np.float32)
-    for y in range(height):
-        for x in range(width):
-            weight = np.exp(importance[y, x] - np.float32(highest))
-            weighted[y, x, 0] = weight * features[y, x, 0]
-            weighted[y, x, 1] = weight * features[y, x, 1]
-            weighted[y, x, 2] = weight * features[y, x, 2]
-            weighted[y, x, 3] = weight
-    return weighted
-
-
-@compiled
-def add_weighted_colour(weighted_HW4: Floats, displacement: Floats, sums: Floats) -> None:
-    """Splat (weight·r, weight·g, weight·b, weight) onto `sums`: (H + 2, W + 2, 4), with a rim of one cell."""
-    height, width, _ = weighted_HW4.shape
-    source = weighted_HW4.reshape(-1)
     flat = sums.reshape(-1)
+    right, bottom = np.float32(width), np.float32(height)
     # Unsigned flat indices spare the tests for negative ones and let the four channels share a register.
     row = np.uint64(4 * (width + 2))
     one, two, three, four = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
@@ -141,26 +129,27 @@ def add_weighted_colour(weighted_HW4: Floats, displacement: Floats, sums: Floats
         for x in range(width):
             px = np.float32(x) + displacement[0, y, x]
             py = np.float32(y) + displacement[1, y, x]
-            if not (px > -1 and py > -1 and px < width and py < height):
+            # Written so that a NaN or an enormous displacement fails the test and drops the source.
+            if not (px > -1 and py > -1 and px < right and py < bottom):
                 continue
-            x0, y0 = np.int64(px + np.float32(1)), np.int64(py + np.float32(1))
-            fx, fy = px + np.float32(1) - np.float32(x0), py + np.float32(1) - np.float32(y0)
-            gx, gy = np.float32(1) - fx, np.float32(1) - fy
-            i = np.uint64(4 * (y * width + x))
-            r, g, b, w = source[i], source[i + one], source[i + two], source[i + three]
-            j = np.uint64(4 * (y0 * (width + 2) + x0))
-            for corner in (gx * gy, fx * gy):
+            left, top = np.floor(px), np.floor(py)
+            fx, fy = px - left, py - top
+            weight = np.exp(importance[y, x] - np.float32(highest))
+            high, low = weight * (np.float32(1) - fy), weight * fy
+            r, g, b = features[y, x, 0], features[y, x, 1], features[y, x, 2]
+            j = np.uint64(4 * ((np.int64(top) + 1) * (width + 2) + np.int64(left) + 1))
+            for corner in (high * (np.float32(1) - fx), high * fx):
                 flat[j] += corner * r
                 flat[j + one] += corner * g
                 flat[j + two] += corner * b
-                flat[j + three] += corner * w
+                flat[j + three] += corner
                 j += four
             j += row - four - four
-            for corner in (gx * fy, fx * fy):
+            for corner in (low * (np.float32(1) - fx), low * fx):
                 flat[j] += corner * r
                 flat[j + one] += corner * g
                 flat[j + two] += corner * b
-                flat[j + three] += corner * w
+                flat[j + three] += corner
                 j += four
 
 
@@ -173,17 +162,27 @@ def _checked(
         raise UsageError(f"displacement must be (2, {features.shape[:2]}), got {displacement.shape}")
     if importance is None:
         importance = np.zeros(features.shape[:2], np.float32)
+    if log_weight != 0.0:
+        importance = importance + np.float32(log_weight)
     if importance.shape != features.shape[:2]:
         raise UsageError(f"importance must be {features.shape[:2]}, got {importance.shape}")
     return (
         np.ascontiguousarray(features, dtype=np.float32),
         np.ascontiguousarray(displacement, dtype=np.float32),
-        np.ascontiguousarray(importance + np.float32(log_weight), dtype=np.float32),
+        np.ascontiguousarray(importance, dtype=np.float32),
     )
 
 
+@compiled
 def _average(sums: Floats, weights: Floats) -> Floats:
-    return np.divide(sums, weights[..., None], out=np.zeros_like(sums), where=weights[..., None] > 0)
+    height, width, channels = sums.shape
+    average = np.empty((height, width, channels), np.float32)
+    for y in range(height):
+        for x in range(width):
+            inverse = np.float32(1) / weights[y, x] if weights[y, x] > 0 else np.float32(0)
+            for c in range(channels):
+                average[y, x, c] = sums[y, x, c] * inverse
+    return average
 
 
 @compiled
