@@ -67,8 +67,9 @@ def demo(
     """
     from flows.demo import run_demo
 
-    summary = run_demo(out, videos=videos, photos=photos)
-    show_summary("Demo", summary)
+    with stage_progress() as on_progress:
+        outcome = run_demo(out, videos=videos, photos=photos, on_progress=on_progress)
+    _finish(outcome, strict=False, as_json=False)
 
 
 @app.command()

@@ -5,6 +5,7 @@ elsewhere (a log, a pipe) each stage leaves one plain line when it is done.
 """
 
 import logging
+import re
 import sys
 import time
 import warnings
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 LISTED_ITEMS = 20
+BEAM_NOTE = re.compile(r" \[while running '[^']*'\]")
 OWN_LOGGERS = ("storage.", "models.", "pipelines.", "flows.", "__main__")
 
 
@@ -111,8 +113,8 @@ def note(message: str) -> None:
 
 
 def error_line(message: str) -> None:
-    """The one line that an error gets; line breaks inside become spaces."""
-    note("stillstream: " + " ".join(message.split()))
+    """The one line that an error gets; line breaks inside become spaces, Beam's note of the step goes."""
+    note("stillstream: " + BEAM_NOTE.sub("", " ".join(message.split())))
 
 
 def show_summary(title: str, rows: Mapping[str, object], *, to_stderr: bool = False) -> None:
@@ -139,13 +141,16 @@ def show_items(items: Sequence[tuple[str, str, str, str]], *, total: int, where:
 
 
 def quiet_libraries(*, verbose: bool = False) -> None:
-    """Keep chatter off the terminal: errors only of libraries, warnings of ours, everything if verbose."""
+    """Keep chatter off the terminal: warnings of ours, everything if verbose.
+
+    Libraries log an error's traceback before they raise it; the error itself becomes our one line.
+    """
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
     if verbose:
         return
-    handler.addFilter(lambda said: said.levelno >= logging.ERROR or said.name.startswith(OWN_LOGGERS))
+    handler.addFilter(lambda said: said.levelno >= logging.CRITICAL or said.name.startswith(OWN_LOGGERS))
     warnings.simplefilter("ignore")
 
 

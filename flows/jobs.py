@@ -123,9 +123,11 @@ def train_model(
     """Train in this process; under torchrun when there are several or `on_line` wants the log's lines."""
     from flows.training import launch_training
     from models import train
+    from models.configs import load_config
 
     if job.nproc > 1 or on_line is not None:
-        summary = launch_training(job, on_line=on_line or logger.info, on_progress=on_progress)
+        total = load_config(job.kind, job.config).steps
+        summary = launch_training(job, total, on_line=on_line or logger.info, on_progress=on_progress)
     else:
         trained = train.train(
             job.kind, job.config, job.data, job.out, resume=job.resume, on_progress=on_progress

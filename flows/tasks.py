@@ -1,7 +1,7 @@
 """Prefect tasks: each is one Beam job, one training, one evaluation or one page, never one item.
 
 A task retries only when the object store failed it; whatever else goes wrong would go wrong again. Every task
-leaves an artifact that says what became of its items.
+leaves an artifact that says what became of its items. `on_progress` replaces the progress in the run's log.
 """
 
 import flows.prefect_environment  # noqa: F401
@@ -50,34 +50,44 @@ RETRIES: dict[str, Any] = {
 
 
 @task(name="Build dataset", **RETRIES)
-def build_dataset_task(videos: str, out: str, settings: Settings) -> Outcome:
+def build_dataset_task(
+    videos: str, out: str, settings: Settings, on_progress: OnProgress | None = None
+) -> Outcome:
     """One Beam job: videos → dataset, and its report."""
-    outcome = jobs.build_dataset(videos, out, settings, _progress_log())
+    outcome = jobs.build_dataset(videos, out, settings, on_progress or _progress_log())
     _leave_artifacts(outcome, "dataset", links={"report": str(outcome.summary["report"])})
     return outcome
 
 
 @task(name="Train", task_run_name="train-{job.kind}", cache_policy=NO_CACHE)
-def train_model_task(job: TrainingJob) -> Outcome:
+def train_model_task(job: TrainingJob, on_progress: OnProgress | None = None) -> Outcome:
     """One training, under torchrun, its log in the run's log."""
     logger = get_run_logger()
-    outcome = jobs.train_model(job, on_line=logger.info)
+    outcome = jobs.train_model(job, on_progress, on_line=logger.info)
     _leave_artifacts(outcome, f"training-{job.kind}")
     return outcome
 
 
 @task(name="Evaluate", **RETRIES)
-def evaluate_weights_task(data: str, checkpoint: str | None, out: str, settings: Settings) -> Outcome:
+def evaluate_weights_task(
+    data: str,
+    checkpoint: str | None,
+    out: str,
+    settings: Settings,
+    on_progress: OnProgress | None = None,
+) -> Outcome:
     """Judge weights on a dataset."""
-    outcome = jobs.evaluate_weights(data, checkpoint, out, settings, _progress_log())
+    outcome = jobs.evaluate_weights(data, checkpoint, out, settings, on_progress or _progress_log())
     _leave_artifacts(outcome, "evaluation", links={"page": str(outcome.summary["page"])})
     return outcome
 
 
 @task(name="Animate photos", **RETRIES)
-def animate_photos_task(photos: str, out: str, settings: Settings) -> Outcome:
+def animate_photos_task(
+    photos: str, out: str, settings: Settings, on_progress: OnProgress | None = None
+) -> Outcome:
     """One Beam job: photos → loops and their ledger."""
-    outcome = jobs.animate_photos(photos, out, settings, _progress_log())
+    outcome = jobs.animate_photos(photos, out, settings, on_progress or _progress_log())
     _leave_artifacts(outcome, "animation")
     return outcome
 

@@ -36,19 +36,21 @@ class TrainingError(StillstreamError):
 
 def launch_training(
     job: "TrainingJob",
+    steps: int,
     *,
     on_line: Callable[[str], None] = logger.info,
     on_progress: OnProgress | None = None,
 ) -> dict[str, Any]:
     """Run torchrun to its end and return the training's summary. Raises TrainingError or UsageError.
 
-    `on_line` gets every line of the log. When the caller is cancelled the processes are stopped; they save
-    their state first.
+    `steps` is how long it will be, for the progress; `on_line` gets every line of the log. When the caller is
+    cancelled the processes are stopped; they save their state first.
     """
     if not job.resume:
         delete_object(join_url(job.out, STATE_FILE))
-    # One thread per process: torchrun's processes share the machine's cores.
-    environment = {"OMP_NUM_THREADS": "1", **os.environ}
+    # torchrun's processes share the machine's cores; by default it gives each a single thread.
+    threads = max(1, (os.cpu_count() or 1) // job.nproc)
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
     process = subprocess.Popen(
         torchrun_command(job), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     )

@@ -22,7 +22,6 @@ function fill(select, all, values) {
   for (const value of values) if (value) seen.set(value, (seen.get(value) || 0) + 1);
   select.replaceChildren(make("option", { value: "", textContent: all }));
   for (const [value, count] of [...seen].sort()) select.append(make("option", { value, textContent: `${words(value)} (${count})` }));
-  select.parentElement.hidden = seen.size === 0;
 }
 
 function drawStatuses() {
@@ -44,7 +43,18 @@ const orders = {
   largest: (a, b) => (b.a || 0) - (a.a || 0),
 };
 
+/* Only the filters that mean something for what is shown. */
+function drawFilters() {
+  const shown = { category: state.status === "ok" || state.status === "all", speed: state.status === "ok" || state.status === "all", reason: state.status !== "ok" };
+  for (const [id, useful] of Object.entries(shown)) {
+    const select = byId(id);
+    select.parentElement.hidden = !useful || select.options.length < 2;
+    if (select.parentElement.hidden) select.value = "";
+  }
+}
+
 function filter() {
+  drawFilters();
   const wanted = byId("search").value.trim().toLocaleLowerCase();
   const [category, speed, reason] = ["category", "speed", "reason"].map((id) => byId(id).value);
   state.shown = items.filter((item) =>
