@@ -1,3 +1,4 @@
+# ruff: noqa: N803, N806, N815 - names carry their dimensions
 """Training the animator: three frames of a clip, the middle one to be rendered from the outer two.
 
 The start frame comes from the first third of a clip, the end frame from the last, the middle one from
@@ -185,10 +186,15 @@ def pick_frames(count: int, rng: np.random.Generator) -> tuple[int, int, int]:
 
 def frame_times(sample: Sample) -> list[int]:
     """When a sample's frames were taken, in frames at 30 fps since the clip's start."""
-    indices, fps = sample.info.get("frame_indices"), sample.info.get("fps")
-    if not isinstance(indices, list) or len(indices) != len(sample.frames) or not fps:
-        raise FormatError(f"sample {sample.key} must say fps and its frame_indices, got {fps} and {indices}")
-    return [round(index * MOTION_FPS / fps) for index in indices]
+    seconds = sample.info.get("frame_seconds")
+    if not seconds:
+        indices, fps = sample.info.get("frame_indices"), sample.info.get("fps")
+        seconds = [index / fps for index in indices] if indices and fps else []
+    if len(seconds) != len(sample.frames):
+        raise FormatError(
+            f"sample {sample.key} must say when its {len(sample.frames)} frames were taken, got {seconds}"
+        )
+    return [round((second - seconds[0]) * MOTION_FPS) for second in seconds]
 
 
 def _render(

@@ -39,6 +39,7 @@ __all__ = [
     "Kind",
     "config_from_dict",
     "find_checkpoint",
+    "find_weights",
     "load_animator",
     "load_checkpoint",
     "load_motion_network",
@@ -162,6 +163,14 @@ def find_checkpoint(url: str | None, kind: Kind) -> str | None:
         f"no checkpoint at {url}; expected a .safetensors file, a training's folder (best.safetensors) "
         "or a folder with motion/ and animator/"
     )
+
+
+def find_weights(url: str | None, kind: Kind) -> str | None:
+    """As `find_checkpoint`, completed by the package's own weights where the URL has none of that kind."""
+    place = find_checkpoint(url, kind)
+    if place is not None and read_header(place)["kind"] != kind:
+        place = None  # a file holds one kind
+    return find_checkpoint(None, kind) if place is None and url is not None else place
 
 
 def load_motion_network(url: str | None = None) -> MotionNetwork:
