@@ -8,6 +8,7 @@ at any point is finished by the next one with the same bytes. Shards of the prev
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -24,8 +25,18 @@ from storage.dataset_format import (
     manifest_url,
     write_dataset_json,
 )
+from storage.errors import UsageError
 from storage.manifest import MANIFEST_SCHEMA, count_statuses, read_rows, write_rows
-from storage.objects import ObjectInfo, digest_object, exists, join_url, read_bytes, write_bytes
+from storage.objects import (
+    ObjectInfo,
+    delete_object,
+    digest_object,
+    exists,
+    join_url,
+    list_objects,
+    read_bytes,
+    write_bytes,
+)
 from storage.reasons import Reason, Status
 from storage.samples import Sample
 from storage.shards import ShardInfo, write_shard
@@ -35,12 +46,15 @@ __all__ = [
     "Assembly",
     "KnownSources",
     "Previous",
+    "ShardPlan",
+    "all_shards",
     "collect_parts",
     "commit",
     "plan_assembly",
     "previous_rows",
     "read_known_sources",
     "restore_manifest",
+    "sweep",
     "write_shards",
 ]
 
@@ -98,7 +112,8 @@ class ShardPlan:
             self.shards.append(shard)
         shard.samples.append(sample)
         shard.bytes += size
-        return shard.name
+        # Readers look below shards/, so that only other folders need to be named.
+        return shard.name if folder == SHARDS_FOLDER else f"{folder}/{shard.name}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,7 +122,7 @@ class KnownSources:
 
     tags: dict[str, str]  # the latest tag by source URL
     digests: dict[str, str]  # the source by content digest
-    transient: frozenset[str]  # sources that only failed, for a reason that may have passed
+    transient: frozenset[str] = frozenset()  # sources that only failed, for a reason that may have passed
 
     def is_done(self, source: ObjectInfo) -> bool:
         """Whether this very source needs nothing."""
@@ -132,20 +147,18 @@ def read_known_sources(dataset_url: str) -> KnownSources:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Previous:
-    """The version that this one extends: its shards stay, its rows are copied."""
+    """The version before. Where `extended`, its shards stay and its rows are copied; else it was measured in
+    another way, and only the names of its shards are avoided, so that it stays whole until the commit."""
 
     info: DatasetInfo
     known: KnownSources
-
-    @property
-    def held(self) -> list[ShardInfo]:
-        """Shards of the samples that were left out."""
-        return held_shards(self.info)
+    extended: bool
 
 
-def held_shards(info: DatasetInfo) -> list[ShardInfo]:
-    """The shards under held/ of a dataset."""
-    return [ShardInfo(**plain) for plain in info.extra.get(HELD_FOLDER, ())]
+def all_shards(info: DatasetInfo) -> list[tuple[str, ShardInfo]]:
+    """Every shard of a dataset with its folder, those with the samples left out included."""
+    held = [ShardInfo(**plain) for plain in info.extra.get(HELD_FOLDER, ())]
+    return [(SHARDS_FOLDER, shard) for shard in info.shards] + [(HELD_FOLDER, shard) for shard in held]
 
 
 def plan_assembly(
@@ -155,7 +168,7 @@ def plan_assembly(
 
     A source whose content another one already gave becomes a single row, rejected as a duplicate.
     """
-    taken = [] if previous is None else _series(previous)
+    taken = [] if previous is None else all_shards(previous.info)
     plan = ShardPlan(taken, shard_bytes)
     first = {} if previous is None else dict(previous.known.digests)
     rows: list[Row] = []
@@ -221,6 +234,16 @@ def commit(
     return info
 
 
+def sweep(dataset_url: str, info: DatasetInfo) -> None:
+    """Remove the shards that a committed dataset does not list: of the version before, or of a killed run."""
+    listed = {(folder, shard.name) for folder, shard in all_shards(info)}
+    for folder in (SHARDS_FOLDER, HELD_FOLDER):
+        with contextlib.suppress(UsageError):  # no such folder
+            for item in list(list_objects(join_url(dataset_url, folder))):
+                if (folder, item.key) not in listed:
+                    delete_object(item.url)
+
+
 def archive_version(dataset_url: str) -> str | None:
     """Keep dataset.json and manifest of the present version under versions/; returns its digest."""
     parent = archive_dataset_json(dataset_url)
@@ -249,11 +272,6 @@ def previous_rows(dataset_url: str, assembly: Assembly) -> Iterator[Row]:
     for row in read_rows(manifest_url(dataset_url)):
         if row["source"] not in assembly.replaced:
             yield {**row, "source_tag": assembly.touched.get(row["source"], row["source_tag"])}
-
-
-def _series(previous: Previous) -> list[tuple[str, ShardInfo]]:
-    shards = [(SHARDS_FOLDER, shard) for shard in previous.info.shards]
-    return shards + [(HELD_FOLDER, shard) for shard in previous.held]
 
 
 def _placed(part: Part, row: Row, plan: ShardPlan, selection: SelectionConfig) -> Row:

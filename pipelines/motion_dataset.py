@@ -21,36 +21,36 @@ import apache_beam as beam
 
 from pipelines.assembly import (
     Assembly,
+    KnownSources,
     Previous,
+    all_shards,
     collect_parts,
     commit,
-    held_shards,
     plan_assembly,
     previous_rows,
     read_known_sources,
     restore_manifest,
+    sweep,
     write_shards,
 )
 from pipelines.distil import MEASURE_VERSION, MeasureConfig
 from pipelines.parts import PartStore, read_chunk
+from pipelines.rescoring import rescore
 from pipelines.runner import JobResult, RunnerConfig, run_pipeline
 from pipelines.selection import SelectionConfig
 from pipelines.transforms import DistilJob, DistilVideos
-from storage.dataset_format import DATASET_FILE, SHARDS_FOLDER, DatasetInfo, manifest_url, read_dataset_json
+from storage.dataset_format import DATASET_FILE, DatasetInfo, manifest_url, read_dataset_json
 from storage.digest import digest_json
 from storage.errors import UsageError
 from storage.manifest import count_reasons, read_rows
 from storage.objects import ObjectInfo, digest_object, exists, join_url, list_objects
 from storage.progress import OnProgress, Progress
 from storage.shards import ShardInfo
+from storage.video_input import VIDEO_SUFFIXES
 
-__all__ = ["VIDEO_SUFFIXES", "DatasetConfig", "DatasetSummary", "build_dataset"]
+__all__ = ["DatasetConfig", "DatasetSummary", "build_dataset", "rescore_dataset"]
 
 logger = logging.getLogger(__name__)
-
-VIDEO_SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .m2ts .mts .ts .wmv .flv .ogv .3gp .gif".split()
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,6 +118,7 @@ def build_dataset(
     todo = (source for source in listed if previous is None or not previous.known.is_done(source))
     chunks = store.write_listing(todo)
     if not chunks and previous is not None:
+        sweep(out, previous.info)
         store.clear()
         return _summary(out, previous.info, JobResult(), time.perf_counter() - begin)
     total = sum(len(read_chunk(chunk)) for chunk in chunks)
@@ -130,8 +131,23 @@ def build_dataset(
         on_progress=on_progress,
     )
     info = _assemble(chunks, store, previous, config, on_progress)
+    sweep(out, info)
     store.clear()
     return _summary(out, info, result, time.perf_counter() - begin)
+
+
+def rescore_dataset(url: str, config: DatasetConfig | None = None) -> DatasetSummary:
+    """Apply `config.selection` to a finished dataset; nothing is decoded or measured again.
+
+    Raises FormatError when there is no finished dataset.
+    """
+    begin = time.perf_counter()
+    config = config or DatasetConfig()
+    info = read_dataset_json(url)
+    restore_manifest(url, info, digest_object(join_url(url, DATASET_FILE)))
+    if info.config["selection"] != asdict(config.selection):
+        info = rescore(url, info, config.selection, config.shard_bytes)
+    return _summary(url, info, JobResult(), time.perf_counter() - begin)
 
 
 def _is_single(videos: str) -> bool:
@@ -140,15 +156,17 @@ def _is_single(videos: str) -> bool:
 
 
 def _previous(out: str, config: DatasetConfig) -> Previous | None:
-    """The version to extend: none when there is none yet, or when it was measured otherwise."""
+    """The version before, judged by the present selection; None when there is none yet."""
     if not exists(join_url(out, DATASET_FILE)):
         return None
     info = read_dataset_json(out)
     restore_manifest(out, info, digest_object(join_url(out, DATASET_FILE)))
     if info.config_digest != config.measure_digest:
         logger.warning("%s was measured with another configuration and is built anew", out)
-        return None
-    return Previous(info=info, known=read_known_sources(out))
+        return Previous(info=info, known=KnownSources(tags={}, digests={}), extended=False)
+    if info.config["selection"] != asdict(config.selection):
+        info = rescore(out, info, config.selection, config.shard_bytes)
+    return Previous(info=info, known=read_known_sources(out), extended=True)
 
 
 def _assemble(
@@ -180,14 +198,11 @@ def _sources(chunks: list[str]) -> Iterator[ObjectInfo]:
 
 
 def _kept_rows(out: str, previous: Previous | None, assembly: Assembly) -> Iterator[dict[str, Any]]:
-    return iter(()) if previous is None else previous_rows(out, assembly)
+    return previous_rows(out, assembly) if previous is not None and previous.extended else iter(())
 
 
 def _kept_shards(previous: Previous | None) -> list[tuple[str, ShardInfo]]:
-    if previous is None:
-        return []
-    kept = [(SHARDS_FOLDER, shard) for shard in previous.info.shards]
-    return kept + [("held", shard) for shard in held_shards(previous.info)]
+    return all_shards(previous.info) if previous is not None and previous.extended else []
 
 
 def _summary(out: str, info: DatasetInfo, result: JobResult, seconds: float) -> DatasetSummary:

@@ -22,6 +22,9 @@ __all__ = ["CameraPath", "StabiliseConfig", "follow_camera", "stabilise_clip"]
 
 Points = NDArray[np.float32]
 
+# Where the background reaches less far, a homography would be guesswork on the other side of the picture.
+PLANE_REACH = 0.6
+EDGE = 3  # px
 CELLS = 8  # the picture is divided into CELLS x CELLS for asking how far something reaches
 FOLLOW = {
     "winSize": (15, 15),
@@ -111,7 +114,7 @@ def follow_camera(grey: list[NDArray[np.uint8]], config: StabiliseConfig) -> Cam
     if reach < (config.slow_cells if slow else config.agreeing_cells):
         # Neither a still background nor one motion of the whole picture: fluid fills the frame.
         return CameraPath(homographies_T33=None, travel=0.0, residual=0.0, verified=False)
-    return _path(grey, start_N2[background_N])
+    return _path(grey, start_N2[background_N], reach)
 
 
 def _farthest(start_N2: Points, tracks_TN2: NDArray[np.float32], seen_TN: NDArray[np.bool_]) -> float:
@@ -164,12 +167,15 @@ def _follow(
     seen_TN = np.zeros((len(frames), len(start_N2)), dtype=bool)
     if not len(start_N2):
         return tracks_TN2, seen_TN
+    height, width = grey[0].shape
     guess_N2 = start_N2.copy()
     for index, frame in enumerate(frames):
         found_N2, status_N, _ = cv2.calcOpticalFlowPyrLK(  # type: ignore[call-overload, unused-ignore]
             grey[0], grey[frame], start_N2, guess_N2.copy(), flags=cv2.OPTFLOW_USE_INITIAL_FLOW, **FOLLOW
         )
-        seen_TN[index] = status_N.ravel() > 0
+        # Near the border the window looks outside, and what has left the picture seems to stick there.
+        inside_N = np.all((found_N2 > EDGE) & (found_N2 < [width - 1 - EDGE, height - 1 - EDGE]), axis=1)
+        seen_TN[index] = (status_N.ravel() > 0) & inside_N
         tracks_TN2[index] = found_N2
         guess_N2 = np.where(seen_TN[index][:, None], found_N2, guess_N2)
     return tracks_TN2, seen_TN
@@ -190,10 +196,23 @@ def _background(
         )
         if inlier_N1 is not None:
             agreeing_N[np.flatnonzero(seen_N)] += inlier_N1.ravel()
-    return np.asarray(agreeing_N >= 0.8 * len(tracks_TN2))
+    # A camera that pans loses the corners on one side: those count as long as they were seen.
+    often_N = seen_TN.sum(axis=0)
+    return np.asarray((agreeing_N >= 0.8 * often_N) & (often_N >= 0.3 * len(tracks_TN2)))
 
 
-def _path(grey: list[NDArray[np.uint8]], background_N2: Points) -> CameraPath:
+def _fit(moved_N2: Points, reference_N2: Points, *, plane: bool) -> NDArray[np.float64] | None:
+    """The homography (3, 3) that brings points back, else only shift, turn and zoom; None if unknown."""
+    if len(moved_N2) < 6:
+        return None
+    if plane and len(moved_N2) >= 12:
+        homography_33, _ = cv2.findHomography(moved_N2, reference_N2, cv2.USAC_MAGSAC, 1.0)
+        return None if homography_33 is None else np.asarray(homography_33, dtype=np.float64)
+    similarity_23, _ = cv2.estimateAffinePartial2D(moved_N2, reference_N2, ransacReprojThreshold=1.0)
+    return None if similarity_23 is None else np.vstack([similarity_23, [0.0, 0.0, 1.0]])
+
+
+def _path(grey: list[NDArray[np.uint8]], background_N2: Points, reach: float) -> CameraPath:
     """Follow the background through every frame and fit one homography each."""
     height, width = grey[0].shape
     diagonal = float(np.hypot(height, width))
@@ -203,11 +222,7 @@ def _path(grey: list[NDArray[np.uint8]], background_N2: Points) -> CameraPath:
     homographies = [np.eye(3)]
     travel, residuals = 0.0, []
     for track_N2, seen_N in zip(tracks_TN2, seen_TN, strict=True):
-        fitted = None
-        if seen_N.sum() >= 8:
-            fitted, inlier_N1 = cv2.findHomography(
-                track_N2[seen_N], background_N2[seen_N], cv2.USAC_MAGSAC, 1.0
-            )
+        fitted = _fit(track_N2[seen_N], background_N2[seen_N], plane=reach >= PLANE_REACH)
         if fitted is None:
             return CameraPath(
                 homographies_T33=np.stack(homographies), travel=1.0, residual=1.0, verified=False

@@ -1,0 +1,227 @@
+"""Dataset building end to end, over a folder of videos known to be good or bad, and under kill -9."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import moving_pictures as pictures
+import numpy as np
+import pytest
+import video_folder
+
+from pipelines.motion_dataset import DatasetConfig, build_dataset, rescore_dataset
+from pipelines.runner import RunnerConfig
+from pipelines.selection import SelectionConfig
+from storage.dataset_format import manifest_url, read_dataset_json, shard_url
+from storage.errors import UsageError
+from storage.manifest import read_rows
+from storage.shards import read_shard
+from storage.verify import verify_dataset
+
+TIMES = ("seconds_spent", "stage_seconds")
+
+
+def rows_of(dataset):
+    return list(read_rows(manifest_url(str(dataset))))
+
+
+def comparable_rows(dataset):
+    return [{name: value for name, value in row.items() if name not in TIMES} for row in rows_of(dataset)]
+
+
+def shards_of(dataset):
+    return {shard.name: shard.sha256 for shard in read_dataset_json(str(dataset)).shards}
+
+
+def samples_of(dataset):
+    info = read_dataset_json(str(dataset))
+    return [sample for shard in info.shards for sample in read_shard(shard_url(str(dataset), shard.name))]
+
+
+def files_of(dataset):
+    return sorted(path.relative_to(dataset).as_posix() for path in Path(dataset).rglob("*") if path.is_file())
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    return video_folder.fill_folder(tmp_path_factory.mktemp("videos"))
+
+
+@pytest.fixture(scope="module")
+def dataset(videos, tmp_path_factory):
+    out = tmp_path_factory.mktemp("built") / "dataset"
+    build_dataset(str(videos), str(out))
+    return out
+
+
+def test_every_video_ends_as_expected(videos, dataset):
+    got = {Path(row["source"]).name: row["reason"] for row in rows_of(dataset)}
+    expected = dict(video_folder.EXPECTED)
+    # Of two files with one content either may be the copy.
+    if got["good_a.mp4"] == "duplicate":
+        expected["good_a.mp4"], expected["bad_copy.mp4"] = expected["bad_copy.mp4"], None
+    assert got == expected
+
+
+def test_the_accounts_are_exact(dataset):
+    rows, info = rows_of(dataset), read_dataset_json(str(dataset))
+    statuses = Counter(row["status"] for row in rows)
+    assert len(rows) == len(video_folder.EXPECTED)
+    assert info.counts == {
+        "attempted": len(rows),
+        **{name: statuses[name] for name in ("ok", "rejected", "failed")},
+    }
+    assert statuses == {"ok": 2, "rejected": 9, "failed": 3}
+    assert sum(info.splits.values()) == info.samples == 2
+    assert all(row["stage"] for row in rows)
+    assert all(row["message"] for row in rows if row["status"] != "ok")
+
+
+def test_nothing_is_left_over_and_all_verifies(dataset):
+    assert verify_dataset(str(dataset)) == []
+    assert not [name for name in files_of(dataset) if name.startswith("parts") or ".tmp" in name]
+
+
+def test_samples_hold_the_motion_that_was_drawn(dataset):
+    samples = samples_of(dataset)
+    velocities = {"good_b.mp4": (-1.4, 0.6), "good_a.mp4": (0.3, 1.8), "bad_copy.mp4": (0.3, 1.8)}
+    for sample in samples:
+        velocity = velocities[Path(sample.info["source"]).name]
+        motion = sample.motion_2HW.astype(np.float32)
+        assert np.abs(np.median(motion[:, sample.moving_HW], axis=1) - velocity).max() < 0.15
+        assert not motion[:, ~sample.moving_HW].any()
+        assert len(sample.frames) == len(sample.info["frame_indices"]) == 12
+        assert sample.frames[0].shape == (*pictures.SIZE, 3)
+        assert sample.info["fps"] == pytest.approx(30)
+
+
+def test_a_second_run_changes_nothing(videos, dataset):
+    before = {name: (dataset / name).read_bytes() for name in files_of(dataset)}
+    summary = build_dataset(str(videos), str(dataset))
+    assert {name: (dataset / name).read_bytes() for name in files_of(dataset)} == before
+    assert summary.counts["ok"] == 2
+
+
+def test_new_videos_only_write_new_shards(videos, dataset, tmp_path):
+    grown, more = tmp_path / "grown", tmp_path / "videos"
+    shutil.copytree(dataset, grown)
+    shutil.copytree(videos, more)  # copies keep their times, so only the folder's name is new
+    pictures.write_clip(videos / "later.mp4", pictures.flowing(60, seed=77, velocity=(1.2, 0.0)))
+    try:
+        before = read_dataset_json(str(grown))
+        old = {shard.name: (grown / "shards" / shard.name).stat().st_mtime_ns for shard in before.shards}
+        progress = []
+        summary = build_dataset(str(videos), str(grown), on_progress=progress.append)
+    finally:
+        (videos / "later.mp4").unlink()
+    assert [step.total for step in progress if step.stage == "distil"][-1] == 1
+    after = read_dataset_json(str(grown))
+    assert summary.counts["ok"] == 3
+    assert after.shards[: len(before.shards)] == before.shards and len(after.shards) == len(before.shards) + 1
+    assert {name: (grown / "shards" / name).stat().st_mtime_ns for name in old} == old
+    assert (grown / "versions" / f"{after.parent}.json").exists()
+    assert verify_dataset(str(grown)) == []
+
+
+def test_rescoring_holds_samples_back_and_takes_them_again(dataset, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(dataset, copy)
+    keys = {sample.key for sample in samples_of(copy)}
+    strict = DatasetConfig(selection=SelectionConfig(least_speed=10.0))
+    assert rescore_dataset(str(copy), strict).counts["ok"] == 0
+    assert verify_dataset(str(copy)) == []
+    assert {row["reason"] for row in rows_of(copy) if row["stage"] == "select"} == {"no_motion"}
+    again = rescore_dataset(str(copy), DatasetConfig())
+    assert again.counts["ok"] == 2
+    assert {sample.key for sample in samples_of(copy)} == keys
+    assert verify_dataset(str(copy)) == []
+    assert comparable_rows(copy) != [] and rows_of(copy)[0]["key"] == rows_of(dataset)[0]["key"]
+
+
+def test_another_measure_builds_anew(dataset, videos, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(dataset, copy)
+    config = DatasetConfig()
+    config = replace(config, measure=replace(config.measure, sample=replace(config.measure.sample, frames=5)))
+    build_dataset(str(videos / "good_b.mp4"), str(copy), config)
+    assert [len(sample.frames) for sample in samples_of(copy)] == [5]
+    assert len(rows_of(copy)) == 1
+    assert verify_dataset(str(copy)) == []
+
+
+def test_a_wrong_place_is_one_clear_line(tmp_path):
+    with pytest.raises(UsageError, match="found no file"):
+        build_dataset(str(tmp_path / "nowhere"), str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_known_of_a_source_reaches_the_rows(tmp_path):
+    clip = pictures.write_clip(tmp_path / "videos" / "river" / "a.mp4", pictures.flowing(45, seed=20))
+    said = {"licence": "CC0", "author": "somebody", "retrieved_at": "2026-01-02T03:04:05+00:00"}
+    clip.with_suffix(".json").write_text(json.dumps(said))
+    build_dataset(str(tmp_path / "videos"), str(tmp_path / "out"))
+    (row,) = rows_of(tmp_path / "out")
+    assert (row["licence"], row["author"], row["category"]) == ("CC0", "somebody", "river")
+    assert row["retrieved_at"].isoformat() == said["retrieved_at"]
+    assert samples_of(tmp_path / "out")[0].info["licence"] == "CC0"
+
+
+BUILD = (
+    "import sys; from pipelines.motion_dataset import build_dataset; build_dataset(sys.argv[1], sys.argv[2])"
+)
+
+
+def build_and_kill(videos, out, seconds):
+    """Run a build in a process of its own and kill it; returns whether it was killed before its end."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    process = subprocess.Popen([sys.executable, "-c", BUILD, videos, out], env=environment)
+    try:
+        process.wait(timeout=seconds)
+        return False
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        return True
+
+
+def check_killed_builds(videos, dataset, out, kills):
+    chance = random.Random(0)
+    start = time.monotonic()
+    assert not build_and_kill(str(videos), str(out / "timed"), 300)
+    whole = time.monotonic() - start
+    killed = 0
+    for _ in range(kills):
+        killed += build_and_kill(str(videos), str(out / "killed"), whole * chance.uniform(0.3, 1.0))
+        if (out / "killed" / "dataset.json").exists():
+            shutil.rmtree(out / "killed")
+    build_dataset(str(videos), str(out / "killed"))
+    assert killed
+    assert comparable_rows(out / "killed") == comparable_rows(dataset)
+    assert shards_of(out / "killed") == shards_of(dataset)
+    assert verify_dataset(str(out / "killed")) == []
+    assert files_of(out / "killed") == files_of(dataset)
+
+
+def test_a_killed_build_ends_as_an_undisturbed_one(videos, dataset, tmp_path):
+    check_killed_builds(videos, dataset, tmp_path, kills=2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_ten_kills_change_nothing(videos, dataset, tmp_path):
+    check_killed_builds(videos, dataset, tmp_path, kills=10)
+
+
+@pytest.mark.slow
+def test_two_workers_build_the_same(videos, dataset, tmp_path):
+    build_dataset(str(videos), str(tmp_path / "two"), runner=RunnerConfig(workers=2))
+    assert comparable_rows(tmp_path / "two") == comparable_rows(dataset)
+    assert shards_of(tmp_path / "two") == shards_of(dataset)

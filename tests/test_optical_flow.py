@@ -1,0 +1,112 @@
+"""Averaged motion against drawn clips whose motion is known."""
+
+import cv2
+import moving_pictures as pictures
+import numpy as np
+import pytest
+
+from pipelines.optical_flow import OpticalFlowConfig, average_motion
+from pipelines.optical_flow_methods import METHODS, optical_flow_method
+from storage.errors import UsageError
+
+
+def error_inside(estimate, velocity):
+    inner = cv2.erode(pictures.patch_mask().astype(np.uint8), np.ones((15, 15))) > 0
+    return np.hypot(estimate.motion_2HW[0] - velocity[0], estimate.motion_2HW[1] - velocity[1])[inner].mean()
+
+
+def test_motion_is_found_where_it_is_and_nowhere_else():
+    velocity = (0.3, 1.8)
+    estimate = average_motion(pictures.flowing(20, velocity=velocity))
+    assert error_inside(estimate, velocity) < 0.1
+    mask = pictures.patch_mask()
+    overlap = (estimate.moving_HW & mask).sum() / (estimate.moving_HW | mask).sum()
+    assert overlap > 0.85
+    outside = cv2.dilate(mask.astype(np.uint8), np.ones((15, 15))) == 0
+    assert not estimate.motion_2HW[:, outside].any()
+    assert estimate.confidence_HW[mask].mean() > 0.8
+
+
+@pytest.mark.parametrize(("fps", "scale"), [(60.0, 2.0), (24.0, 0.8), (30.0, 1.0)])
+def test_motion_is_per_frame_at_thirty_frames_a_second(fps, scale):
+    estimate = average_motion(pictures.flowing(12, velocity=(1.0, 0.0)), fps=fps)
+    assert error_inside(estimate, (scale, 0.0)) < 0.1 * scale
+
+
+def test_times_of_frames_count_where_the_rate_varies():
+    steps = np.array([1, 2, 1, 3, 1, 1, 2, 1, 2, 1, 1])
+    whole = pictures.flowing(int(steps.sum()) + 1, velocity=(0.8, 0.0))
+    places = np.concatenate([[0], np.cumsum(steps)])
+    estimate = average_motion([whole[place] for place in places], seconds=list(places / 30.0))
+    assert error_inside(estimate, (0.8, 0.0)) < 0.08
+
+
+def test_doubled_frames_change_nothing():
+    doubled = [frame for frame in pictures.flowing(12, velocity=(1.6, 0.0)) for _ in range(2)]
+    assert error_inside(average_motion(doubled), (0.8, 0.0)) < 0.08
+
+
+def test_motion_to_and_fro_cancels():
+    def sway(index):
+        return 2.0 * np.sin(index / 30 * 2 * np.pi * 2)
+
+    mask = pictures.patch_mask()
+    ground, cloth = pictures.texture(1, pictures.SIZE), pictures.texture(2, pictures.SIZE)
+    frames = [
+        pictures.colour(np.where(mask, pictures.shifted(cloth, sway(t), 0.0), ground)) for t in range(31)
+    ]
+    estimate = average_motion(frames)
+    inner = cv2.erode(mask.astype(np.uint8), np.ones((15, 15))) > 0
+    assert estimate.activity_HW[inner].mean() > 0.4
+    assert np.hypot(*estimate.average_2HW)[inner].mean() < 0.1
+    assert estimate.confidence_HW[inner].mean() < 0.5
+
+
+def test_a_still_clip_has_no_motion():
+    frame = pictures.flowing(1)[0]
+    noise = np.random.default_rng(0)
+    noisy = [np.clip(frame + noise.normal(0, 1.5, frame.shape), 0, 255).astype(np.uint8) for _ in range(10)]
+    estimate = average_motion(noisy)
+    assert not estimate.moving_HW.any()
+    assert not estimate.motion_2HW.any()
+
+
+def test_disagreement_of_forward_and_backward_lowers_confidence():
+    # A curtain uncovers what was not there before: nothing in the one frame matches the other.
+    ground = pictures.texture(3, pictures.SIZE)
+    frames = []
+    for index in range(12):
+        picture = ground.copy()
+        picture[:, 60:130] = pictures.texture(50 + index, pictures.SIZE)[:, 60:130]
+        frames.append(pictures.colour(picture))
+    confidence = average_motion(frames, OpticalFlowConfig(check_every=3)).confidence_HW
+    assert confidence[:, 75:115].mean() < 0.5 < confidence[:, :40].mean()
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("deepflow", "tvl1")])
+def test_every_method_finds_a_shift(name):
+    first, second = (frame[..., 0].copy() for frame in pictures.flowing(2, velocity=(2.0, -1.0)))
+    flow = optical_flow_method(name)(first, second)
+    inner = cv2.erode(pictures.patch_mask().astype(np.uint8), np.ones((21, 21))) > 0
+    assert flow.shape == (*first.shape, 2)
+    assert np.abs(np.median(flow[inner], axis=0) - (2.0, -1.0)).max() < 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["deepflow", "tvl1"])
+def test_slow_methods_find_a_shift(name):
+    test_every_method_finds_a_shift(name)
+
+
+def test_wrong_input_says_what_was_expected():
+    frames = pictures.flowing(3)
+    with pytest.raises(UsageError, match="at least two frames"):
+        average_motion(frames[:1])
+    with pytest.raises(UsageError, match="uint8"):
+        average_motion([frame.astype(np.float32) for frame in frames])
+    with pytest.raises(UsageError, match="rising times"):
+        average_motion(frames, seconds=[0.0, 0.1, 0.1])
+    with pytest.raises(UsageError, match="choose one of"):
+        optical_flow_method("raft")
+    with pytest.raises(UsageError, match="method must be one of"):
+        OpticalFlowConfig(method="raft")
