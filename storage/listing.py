@@ -96,13 +96,26 @@ def find_object(location: Location) -> ObjectInfo | None:
             if stat.S_ISDIR(status.st_mode):
                 return None
             return ObjectInfo(url=location.url, key=name, size=status.st_size, etag=_local_etag(status))
-        fs = filesystem(location)
-        found = attempt_keeping_missing(lambda: fs.info(location.path), doing="stat", url=location.url)
+        found = attempt_keeping_missing(lambda: _describe(location), doing="stat", url=location.url)
     except FileNotFoundError:
         return None
     if found["type"] != "file":
         return None
     return ObjectInfo(url=location.url, key=name, size=int(found.get("size") or 0), etag=_etag(found))
+
+
+def _describe(location: Location) -> dict[str, Any]:
+    """One request to the store about one object, in fsspec's words."""
+    fs = filesystem(location)
+    if not location.is_s3:
+        described: dict[str, Any] = fs.info(location.path)
+        return described
+    # s3fs would go on to ask whether there is a folder of this name, which costs a second request.
+    bucket, key = location.bucket_and_key
+    if not key:
+        raise FileNotFoundError(location.url)
+    head = fs.call_s3("head_object", Bucket=bucket, Key=key)
+    return {"type": "file", "size": head["ContentLength"], "ETag": head.get("ETag")}
 
 
 def _local_etag(status: os.stat_result) -> str:
@@ -119,11 +132,14 @@ def _etag(found: dict[str, Any]) -> str:
     return f"{changed}-{found.get('size')}"
 
 
-def _walk(location: Location) -> Iterator[ObjectInfo]:
-    """Every object under a folder; nothing when the folder does not exist."""
+def _walk(location: Location, depth: int | None = None) -> Iterator[ObjectInfo]:
+    """Every object under a folder; nothing when the folder does not exist.
+
+    `depth` says how many levels of local folders a caller needs at most; other stores may list more.
+    """
     if location.is_local:
         root = local_path(location)
-        yield from _walk_local(location, root, root, (os.path.realpath(root),))
+        yield from _walk_local(location, root, root, (os.path.realpath(root),), depth)
     elif location.is_s3:
         _, key = location.bucket_and_key
         yield from _walk_s3(location, key if key.endswith("/") or not key else f"{key}/")
@@ -132,7 +148,7 @@ def _walk(location: Location) -> Iterator[ObjectInfo]:
 
 
 def _walk_local(
-    location: Location, root: Path, folder: Path, ancestors: tuple[str, ...]
+    location: Location, root: Path, folder: Path, ancestors: tuple[str, ...], depth: int | None
 ) -> Iterator[ObjectInfo]:
     def read_folder() -> list[os.DirEntry[str]]:
         try:
@@ -145,8 +161,9 @@ def _walk_local(
         path = folder / entry.name
         if _is_folder(entry):
             real = os.path.realpath(path)
-            if real not in ancestors:  # a link to a folder above would never end
-                yield from _walk_local(location, root, path, (*ancestors, real))
+            # A link to a folder above would never end.
+            if real not in ancestors and (depth is None or len(ancestors) < depth):
+                yield from _walk_local(location, root, path, (*ancestors, real), depth)
             continue
         try:
             found = entry.stat()
@@ -255,6 +272,7 @@ def _glob(location: Location) -> Iterator[ObjectInfo]:
     elif location.is_s3 and first == 0:
         raise UsageError(f"the bucket of {location.url} cannot be a pattern; write s3://bucket/pattern")
     base = Location(location.url_of(root), location.protocol, root)
-    for info in _walk(base):
+    depth = None if "**" in parts else len(parts) - first
+    for info in _walk(base, depth):
         if pattern.match(info.key):
             yield info

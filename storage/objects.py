@@ -31,7 +31,7 @@ from storage.locations import (
     local_path,
     parse_url,
 )
-from storage.retries import ShortReadError, attempt, attempt_keeping_missing, translating_full_disk
+from storage.retries import ShortReadError, attempt, attempt_keeping_missing, translating_disk_trouble
 
 __all__ = [
     "ObjectInfo",
@@ -168,7 +168,7 @@ def atomic_path(url: Url) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="stillstream-") as folder:
         path = Path(folder) / "object"
-        with translating_full_disk(location.url):
+        with translating_disk_trouble(location.url):
             yield path
         publish_file(path, location.url)
 
@@ -198,7 +198,7 @@ def _local_temporary(location: Location) -> Iterator[Path]:
 
     attempt(begin, doing="write", url=location.url)
     try:
-        with translating_full_disk(location.url):
+        with translating_disk_trouble(location.url):
             yield temporary
         attempt(finish, doing="write", url=location.url)
     except BaseException:
@@ -264,7 +264,7 @@ def _upload(location: Location, path: Path) -> None:
 
 def _download(location: Location, path: Path) -> None:
     before = stat_object(location.url)
-    with translating_full_disk(str(path)), _open_binary(location) as source, path.open("wb") as target:
+    with translating_disk_trouble(str(path)), _open_binary(location) as source, path.open("wb") as target:
         shutil.copyfileobj(source, target, READ_BLOCK_BYTES)
     after = stat_object(location.url)
     if path.stat().st_size != before.size or after.etag != before.etag:

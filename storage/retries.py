@@ -23,7 +23,7 @@ __all__ = [
     "attempt",
     "is_passing",
     "translate_error",
-    "translating_full_disk",
+    "translating_disk_trouble",
 ]
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,8 @@ RETRY_SECONDS = 60.0
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 5.0
 
-_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_DISK_TROUBLE = _DISK_FULL | {errno.EIO, errno.EROFS, errno.ESTALE}
 _PASSING_ERRNO = frozenset(
     {errno.EREMOTEIO, errno.EBUSY, errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNREFUSED, errno.EPIPE}
 )
@@ -127,7 +128,7 @@ def translate_error(exc: BaseException, *, doing: str, url: str) -> StillstreamE
         )
     if isinstance(exc, OSError) and exc.errno in _DISK_FULL:
         return StoreError(
-            f"cannot {doing} {url}: the disk is full or over quota; free some space and run again"
+            f"cannot {doing} {url}: the disk is full or over quota ({_brief(exc)}); free space and run again"
         )
     if type(exc).__name__ in ("NoCredentialsError", "PartialCredentialsError"):
         return StoreError(f"cannot {doing} {url}: no keys; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
@@ -137,12 +138,12 @@ def translate_error(exc: BaseException, *, doing: str, url: str) -> StillstreamE
 
 
 @contextmanager
-def translating_full_disk(url: str) -> Iterator[None]:
-    """Translate "no space left" that arises in the block; other errors in it are the block's own affair."""
+def translating_disk_trouble(url: str) -> Iterator[None]:
+    """Translate a disk's trouble that arises in the block; other errors in it are the block's own affair."""
     try:
         yield
     except OSError as exc:
-        if exc.errno not in _DISK_FULL:
+        if exc.errno not in _DISK_TROUBLE:
             raise
         raise translate_error(exc, doing="write", url=url) from exc
 

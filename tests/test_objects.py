@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import multiprocessing
 import os
 import resource
@@ -11,9 +10,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from flaky_proxy import FlakyProxy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from seaweed import SeaweedServer
@@ -23,6 +25,7 @@ from storage.digest import digest_bytes
 from storage.errors import StoreError, UsageError
 from storage.listing import list_objects
 from storage.locations import TEMPORARY_PREFIX, TEMPORARY_SUFFIX, is_temporary
+from storage.video import encode_video
 
 ODD_NAMES = [
     "a b.txt", "дом/水.txt", "q'\"<x>&.txt", "#1.txt", "50%41.txt", "[x].txt", "w?.txt", "*star.txt",
@@ -173,6 +176,19 @@ def test_links_in_a_circle_end(tmp_path: Path) -> None:
     assert [info.key for info in list_objects(str(tmp_path))] == ["a/x.txt", "dangling.txt"]
 
 
+def test_a_glob_does_not_walk_below_what_it_can_match(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.jpg", "sub/b.jpg", "sub/deep/c.jpg"):
+        objects.write_bytes(str(tmp_path / name), b"x")
+    walked: list[str] = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda folder: (walked.append(str(folder)), scandir(folder))[1])
+    assert [info.key for info in list_objects(str(tmp_path / "*.jpg"))] == ["a.jpg"]
+    assert [info.key for info in list_objects(str(tmp_path / "*/*.jpg"))] == ["sub/b.jpg"]
+    assert str(tmp_path / "sub" / "deep") not in walked
+
+
 def test_a_killed_writer_leaves_only_a_temporary(tmp_path: Path) -> None:
     code = (
         "import sys, time; from storage.objects import atomic_writer\n"
@@ -188,25 +204,40 @@ def test_a_killed_writer_leaves_only_a_temporary(tmp_path: Path) -> None:
     assert objects.remove_temporaries(str(tmp_path)) == 1
 
 
-def test_a_full_disk_is_named(tmp_path: Path) -> None:
-    """A file size limit stands in for the full disk; the error arrives by the same way."""
-
-    def write_too_much(queue: multiprocessing.Queue[str]) -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
-        original = retries._DISK_FULL
-        retries._DISK_FULL = original | {errno.EFBIG}
+def _write_against_a_limit(folder: Path, results: multiprocessing.Queue[str]) -> None:
+    """A file size limit stands in for the full disk: the error arrives by the same way."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    noise = np.random.default_rng(0).integers(0, 255, (5, 96, 128, 3)).astype(np.uint8)
+    writers: list[Callable[[], object]] = [
+        lambda: objects.write_bytes(str(folder / "x"), b"x" * 50_000),
+        lambda: encode_video(noise, str(folder / "x.mp4"), fps=30, crf=1),
+        lambda: objects.publish_file(__file__, str(folder / "x.py")),
+        lambda: _write_by_stream(str(folder / "y")),
+    ]
+    for writer in writers:
         try:
-            objects.write_bytes(str(tmp_path / "x"), b"x" * 5000)
+            writer()
+            results.put("written")
         except StoreError as exc:
-            queue.put(str(exc))
+            results.put(str(exc))
 
-    queue: multiprocessing.Queue[str] = multiprocessing.get_context("fork").Queue()
-    process = multiprocessing.get_context("fork").Process(target=write_too_much, args=(queue,))
+
+def _write_by_stream(url: str) -> None:
+    with objects.atomic_writer(url) as stream:
+        for _ in range(1000):
+            stream.write(b"x" * 1000)
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    results: multiprocessing.Queue[str] = context.Queue()
+    process = context.Process(target=_write_against_a_limit, args=(tmp_path, results))
     process.start()
-    assert "disk is full" in queue.get(timeout=20)
+    said = [results.get(timeout=30) for _ in range(4)]
     process.join()
-    assert list(tmp_path.iterdir()) == []
+    assert [("disk is full" in words) for words in said] == [True, True, False, True], said
+    assert [path.name for path in tmp_path.iterdir()] == ["x.py"]
 
 
 def test_errors_that_pass_are_retried_and_others_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,3 +336,41 @@ def _stop_for(server: SeaweedServer, seconds: float) -> None:
 def _file(path: Path, data: bytes) -> Path:
     path.write_bytes(data)
     return path
+
+
+@pytest.mark.parametrize("fault", [500, 503, 429, "drop", "cut"])
+def test_a_store_that_fails_now_and_then_loses_nothing(
+    s3_server: SeaweedServer, s3_url: str, monkeypatch: pytest.MonkeyPatch, fault: int | str
+) -> None:
+    """Two of three requests go wrong: answered with an error, dropped, or cut off in the body."""
+    monkeypatch.setattr(retries, "FIRST_PAUSE_SECONDS", 0.001)
+    monkeypatch.setattr(retries, "LONGEST_PAUSE_SECONDS", 0.01)
+    with FlakyProxy(s3_server.endpoint, lambda number: fault if number % 3 else None) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        monkeypatch.setattr("storage.locations._filesystems", {})
+        data = os.urandom(300_000)
+        for index in range(3):
+            objects.write_bytes(f"{s3_url}/{index}.bin", data)
+        assert [info.key for info in list_objects(s3_url)] == ["0.bin", "1.bin", "2.bin"]
+        assert objects.digest_object(f"{s3_url}/1.bin") == digest_bytes(data)
+        with objects.local_copy(f"{s3_url}/2.bin") as path:
+            assert path.read_bytes() == data
+        objects.delete_object(f"{s3_url}/0.bin")
+        assert not objects.exists(f"{s3_url}/0.bin")
+        assert proxy.requests > 12
+    monkeypatch.setattr("storage.locations._filesystems", {})
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.endpoint)
+    assert [info.size for info in list_objects(s3_url)] == [300_000, 300_000]
+
+
+def test_a_store_that_stays_broken_is_given_up_on(
+    s3_server: SeaweedServer, s3_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "RETRY_SECONDS", 0.5)
+    with FlakyProxy(s3_server.endpoint, lambda number: 500) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        monkeypatch.setattr("storage.locations._filesystems", {})
+        with pytest.raises(StoreError, match="gave up"):
+            objects.write_bytes(f"{s3_url}/x", b"x")
+        with pytest.raises(StoreError, match="gave up"):
+            list_objects(s3_url)
