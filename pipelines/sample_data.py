@@ -6,6 +6,7 @@ The moving texture is carried by one stationary motion field (pipelines.scenery.
 `Scene.motion_2HW` is the truth and not an estimate.
 """
 
+# ruff: noqa: N803, N806, N815 - names of arrays end in their axes
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +24,9 @@ from pipelines.scenery.sea import draw_sea
 from pipelines.scenery.smoke import draw_smoke
 from pipelines.scenery.waterfall import draw_waterfall
 from storage.errors import UsageError
-from storage.objects import join_url, write_bytes
+from storage.locations import join_url
+from storage.objects import write_bytes
+from storage.video import encode_video
 
 __all__ = [
     "SCENES",
@@ -71,13 +74,9 @@ def draw_scene(kind: str, *, seed: int = 0, size: tuple[int, int] = (360, 640), 
     if kind not in _DRAWERS:
         raise UsageError(f"scene must be one of {', '.join(_DRAWERS)}, got {kind!r}; choose one of them")
     if min(size) < SMALLEST_SIDE:
-        raise UsageError(
-            f"size must be at least {SMALLEST_SIDE} x {SMALLEST_SIDE}, got {size}; ask for a larger one"
-        )
+        raise UsageError(f"size must be at least {SMALLEST_SIDE} pixels a side, got {size}; ask for more")
     if seed < 0 or speed <= 0.0:
-        raise UsageError(
-            f"seed must be 0 or more and speed above 0, got seed {seed} and speed {speed}; correct them"
-        )
+        raise UsageError(f"seed must be 0 or more and speed above 0, got {seed} and {speed}; correct them")
     picture = _DRAWERS[kind](size, seed, speed)
     return Scene(
         kind=kind,
@@ -111,23 +110,19 @@ def write_sample_videos(
     seeds: Sequence[int] = (0,),
     size: tuple[int, int] = (360, 640),
     frames: int = 90,
-    speed: float = 1.0,
-    crf: int = 18,
     truth: bool = False,
 ) -> list[str]:
     """Write one H.264 video per kind and seed, such as river_003.mp4; returns their URLs.
 
     `truth` adds <name>.motion.npy, (2, H, W) float32 px/frame, and <name>.moving.png, 255 where it moves.
     """
-    from storage.video import encode_video
-
     urls = []
     for kind in kinds:
         for seed in seeds:
-            scene = draw_scene(kind, seed=seed, size=size, speed=speed)
+            scene = draw_scene(kind, seed=seed, size=size)
             name = scene_name(kind, seed)
             url = join_url(out_url, f"{name}.mp4")
-            encode_video(scene_frames(scene, frames), url, fps=FRAME_RATE, crf=crf)
+            encode_video(scene_frames(scene, frames), url, fps=FRAME_RATE)
             if truth:
                 _write_truth(out_url, name, scene)
             urls.append(url)
@@ -140,14 +135,13 @@ def write_sample_photos(
     kinds: Sequence[str] = SCENES,
     seeds: Sequence[int] = (0,),
     size: tuple[int, int] = (720, 1280),
-    speed: float = 1.0,
     truth: bool = False,
 ) -> list[str]:
     """Write one lossless PNG per kind and seed; returns their URLs. `truth` as for the videos."""
     urls = []
     for kind in kinds:
         for seed in seeds:
-            scene = draw_scene(kind, seed=seed, size=size, speed=speed)
+            scene = draw_scene(kind, seed=seed, size=size)
             name = scene_name(kind, seed)
             buffer = BytesIO()
             Image.fromarray(scene.photo_HW3).save(buffer, "PNG", compress_level=4)

@@ -3,9 +3,10 @@
 Letters: K depths, I columns, H and W of the picture, N trees.
 """
 
+# ruff: noqa: N803, N806, N815 - names of arrays end in their axes
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from pipelines.scenery.light import Light, mix, sky_colour, smoothstep
 from pipelines.scenery.terrain import Camera, Ground, Relief, reduce_image, shade, survey, view
 from pipelines.scenery.trees import Trees, draw_trees
 
-__all__ = ["BIOMES", "Biome", "Land", "compose_land"]
+__all__ = ["BIOMES", "Biome", "Land", "choose_biome", "compose_land"]
 
 Floats = NDArray[np.float32]
 Colour = tuple[float, float, float]
@@ -133,8 +134,14 @@ class Land:
     mirror_HW3: Floats  # what a flat water surface shows at each pixel
     water_HW: Floats  # share of the pixel that is water
     sky_share_HW: Floats
-    depth_HW: Floats  # metres, 0 in the sky
+    fine_depth: Floats  # metres, 0 in the sky, at `factor` times the picture's size
+    factor: int
     bed_HW: Floats  # metres of water under a water pixel, 0 elsewhere
+
+    def share_beyond(self, distance: float) -> Floats:
+        """How much of each pixel is sky or lies farther away than `distance` metres, (H, W)."""
+        free = (self.fine_depth == 0.0) | (self.fine_depth >= distance)
+        return reduce_image(free.astype(np.float32), self.factor)
 
 
 def _albedo(ground: Ground, biome: Biome, seed: int) -> Floats:
@@ -203,7 +210,30 @@ def _plant(ground: Ground, biome: Biome, light: Light, seed: int, clear: Floats)
     )
 
 
-def compose_land(
+def choose_biome(rng: np.random.Generator, names: tuple[str, ...]) -> Biome:
+    """One of the named biomes, with its colours, plants and snow varied."""
+    biome = BIOMES[names[int(rng.integers(len(names)))]]
+    tone = np.exp(rng.normal(0.0, 0.05, (5, 3)) + rng.normal(0.0, 0.15, (5, 1)))
+
+    def vary(colour: Colour, index: int) -> Colour:
+        r, g, b = (float(c * t) for c, t in zip(colour, tone[index], strict=True))
+        return (r, g, b)
+
+    return replace(
+        biome,
+        grass=vary(biome.grass, 0),
+        meadow=vary(biome.meadow, 1),
+        rock=vary(biome.rock, 2),
+        shore=vary(biome.shore, 3),
+        leaf=vary(biome.leaf, 4),
+        trees=int(biome.trees * rng.uniform(0.08, 1.1)),
+        tall=biome.tall * float(rng.uniform(0.7, 1.15)),
+        broad=min(1.0, biome.broad * float(rng.uniform(0.6, 1.3))),
+        snowline=biome.snowline * float(rng.uniform(0.7, 1.3)),
+    )
+
+
+def compose_land(  # noqa: PLR0913 - a picture needs all of these
     camera: Camera,
     relief: Relief,
     light: Light,
@@ -214,7 +244,7 @@ def compose_land(
     clear: Relief | None = None,
     focus: tuple[float, float] | None = None,
 ) -> Land:
-    """Draw sky, relief and trees, and their mirror. `clear`(X, Z, footprint) in [0, 1]: 0 keeps trees away."""
+    """Draw sky, relief and trees, and their mirror. `clear`(X, Z, footprint) 0 keeps trees away, 1 does not."""
     factor = 2 if camera.size[0] <= 800 else 1
     fine = camera.larger(factor)
     ground = survey(fine, relief, light, depths=720 if camera.size[0] <= 800 else 1000, focus=focus)
@@ -227,7 +257,7 @@ def compose_land(
     # The face between a wet and a dry sample is dry: depth under water must not reach up into it.
     measures = np.stack([ground.z_KI, np.maximum(ground.raw_KI, -0.02), ground.raw_KI], axis=-1)
     measured = seen.gather(measures)
-    depth, edge, raw = measured[..., 0], measured[..., 1], measured[..., 2]
+    depth, edge, raw = (np.ascontiguousarray(measured[..., c]) for c in range(3))
     water = ((depth > 0.0) & (edge <= 0.0)).astype(np.float32)
     overhead = sky_colour(right, np.maximum(-up, 0.0), light, seed=seed, wisps=wisps * 0.6)
     mirror = seen.gather(colours, mirrored=True, fill=overhead)
@@ -237,12 +267,10 @@ def compose_land(
         )
         trees = _plant(ground, biome, light, seed, open_KI)
         side = float(np.sign(light.sun_right))
+        bare_depth = depth.copy()
         draw_trees(trees, fine, picture, depth, lit_side=side, mirrored=False)
-        behind = np.where(water > 0, 0.0, depth).astype(np.float32)
-        draw_trees(trees, fine, mirror, behind, lit_side=side, mirrored=True)
-        covered = np.abs(picture - seen.gather(colours, fill=sky)).sum(axis=-1) > 0
-        water = np.where(covered, 0.0, water).astype(np.float32)
-        depth = np.where(covered & (depth == 0.0), 1.0, depth).astype(np.float32)
+        draw_trees(trees, fine, mirror, np.zeros_like(depth), lit_side=side, mirrored=True)
+        water = np.where(depth == bare_depth, water, 0.0).astype(np.float32)
     return Land(
         camera=camera,
         light=light,
@@ -251,6 +279,7 @@ def compose_land(
         mirror_HW3=reduce_image(mirror, factor),
         water_HW=reduce_image(water, factor),
         sky_share_HW=reduce_image((depth == 0.0).astype(np.float32), factor),
-        depth_HW=reduce_image(depth, factor),
+        fine_depth=depth,
+        factor=factor,
         bed_HW=reduce_image(np.maximum(-raw, 0.0) * water, factor),
     )

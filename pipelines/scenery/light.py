@@ -3,6 +3,7 @@
 Colours are linear RGB, float32; 1 is a sunlit white wall.
 """
 
+# ruff: noqa: N803, N806, N815 - names of arrays end in their axes
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipelines.scenery import noise
 
-__all__ = ["MOODS", "Light", "choose_light", "develop", "luminance", "mix", "sky_colour", "smoothstep"]
+__all__ = ["MOODS", "Light", "choose_light", "develop", "mix", "sky_colour", "smoothstep"]
 
 Floats = NDArray[np.float32]
 Colour = tuple[float, float, float]
@@ -127,17 +128,13 @@ MOODS: dict[str, Light] = {
 
 def smoothstep(low: float, high: float, x: NDArray[np.floating]) -> Floats:
     t = np.clip((np.asarray(x, np.float32) - low) / (high - low), 0.0, 1.0)
-    return (t * t * (3.0 - 2.0 * t)).astype(np.float32)
+    return np.asarray(t * t * (3.0 - 2.0 * t), np.float32)
 
 
 def mix(a: NDArray[np.floating], b: NDArray[np.floating], share: NDArray[np.floating]) -> Floats:
     """a where share is 0, b where it is 1; `share` lacks the colour axis."""
     s = np.asarray(share, np.float32)[..., None]
-    return (np.asarray(a, np.float32) * (1.0 - s) + np.asarray(b, np.float32) * s).astype(np.float32)
-
-
-def luminance(image: Floats) -> Floats:
-    return (image @ np.array([0.2126, 0.7152, 0.0722], np.float32)).astype(np.float32)
+    return np.asarray(np.asarray(a, np.float32) * (1.0 - s) + np.asarray(b, np.float32) * s, np.float32)
 
 
 def choose_light(rng: np.random.Generator, names: tuple[str, ...]) -> Light:

@@ -107,7 +107,7 @@ def _fractal(
 _MODES = {"plain": 0, "ridged": 1, "billow": 2, "eroded": 3}
 
 
-def fractal(
+def fractal(  # noqa: PLR0913 - the parameters of fractal noise
     x: NDArray[np.floating],
     y: NDArray[np.floating],
     *,

@@ -1,5 +1,6 @@
 """A picture with a moving part: what every scene hands to the sample data."""
 
+# ruff: noqa: N803, N806, N815 - names of arrays end in their axes
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -31,7 +32,13 @@ class Picture:
 
 
 def make_picture(
-    still_HW3: Floats, light: Light, motion_2HW: Floats, moving_HW: NDArray[np.bool_], paint: Paint, *, seed: int
+    still_HW3: Floats,
+    light: Light,
+    motion_2HW: Floats,
+    moving_HW: NDArray[np.bool_],
+    paint: Paint,
+    *,
+    seed: int,
 ) -> Picture:
     """Put a picture together: motion only where it moves, film grain only where nothing does."""
     # Grain over moving water would be a second, still texture there, and no longer one known motion.

@@ -5,6 +5,7 @@ column of pixels is a vertical plane and the relief can be swept front to back c
 Letters: K depths, I columns of pixels, H and W of the picture.
 """
 
+# ruff: noqa: N803, N806, N815 - names of arrays end in their axes
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -16,9 +17,21 @@ from numpy.typing import NDArray
 
 from pipelines.scenery.light import Light, mix, smoothstep
 
-__all__ = ["Camera", "Ground", "Relief", "project_ground", "reduce_image", "survey", "view"]
+__all__ = [
+    "Camera",
+    "Ground",
+    "Relief",
+    "View",
+    "project_ground",
+    "reduce_image",
+    "shade",
+    "survey",
+    "view",
+]
 
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Numbers = NDArray[np.floating] | NDArray[np.integer]
 Relief = Callable[[Floats, Floats, Floats], Floats]  # X, Z, footprint -> height in metres
 
 
@@ -39,7 +52,7 @@ class Camera:
     def horizon_px(self) -> float:
         return self.horizon * self.size[0]
 
-    def directions(self, x: NDArray[np.floating], y: NDArray[np.floating]) -> tuple[Floats, Floats]:
+    def directions(self, x: Numbers, y: Numbers) -> tuple[Doubles, Doubles]:
         """(right, up) at one unit of depth for pixel positions."""
         right = (np.asarray(x) + 0.5 - 0.5 * self.size[1]) / self.focal_px
         up = (self.horizon_px - (np.asarray(y) + 0.5)) / self.focal_px
@@ -263,9 +276,6 @@ def view(ground: Ground) -> View:
     _sweep(camera.row_of(ground.height_KI, ground.z_KI), camera.size[0], index)
     mirrored = np.full(camera.size, -1.0, np.float32)
     low = camera.row_of(0.0, ground.z_KI)
-    high = 2.0 * camera.row_of(camera.height, ground.z_KI) - camera.row_of(
-        2.0 * camera.height + ground.height_KI, ground.z_KI
-    )
     high = (camera.horizon_px - 0.5) + camera.focal_px * (ground.height_KI + camera.height) / ground.z_KI
     _mirror(low, high.astype(np.float32), ground.raw_KI, camera.size[0], mirrored)
     return View(index_HW=index, mirror_HW=mirrored)

@@ -7,6 +7,7 @@ cross-fades. Perspective, falling and widening all come from the shape of a and 
 Letters: P pixels that carry texture.
 """
 
+# ruff: noqa: N803, N806, N815 - names of arrays end in their axes
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from pipelines.scenery import noise
 
-__all__ = ["Band", "Coordinates", "lay_coordinates", "make_band", "sample_band"]
+__all__ = ["Band", "Coordinates", "Mapping", "lay_coordinates", "make_band", "sample_band"]
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -135,7 +136,6 @@ def _sample(
             vf = np.floor(v)
             s = u - uf
             t = v - vf
-            # Smoother weights than bilinear hide the lattice where the texture is magnified.
             x0 = int(uf) & mask
             y0 = int(vf) & mask
             x1 = (x0 + 1) & mask

@@ -3,6 +3,7 @@
 Letters: N trees, H and W of the picture.
 """
 
+# ruff: noqa: N803, N806, N815 - names of arrays end in their axes
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -48,6 +49,17 @@ def _lump(x: float, y: float, salt: int) -> float:
     return a + u * (b - a) + v * (c - a) + u * v * (a - b - c + d)
 
 
+@njit(cache=True, inline="always")
+def _outline(v: float, lump: float, broad: float) -> float:
+    """Half width of a tree at v (0 top, 1 foot), as a share of its greatest."""
+    if broad < 0.5:
+        layers = v * 8.5 + 0.5 * lump
+        tooth = layers - np.floor(layers)
+        return 0.08 if v > 0.94 else v * (0.55 + 0.45 * tooth) * (0.72 + 0.4 * lump) + 0.03
+    mid = (v - 0.45) / 0.42
+    return 0.09 if v > 0.85 else np.sqrt(max(0.0, 1.0 - mid * mid)) * (0.60 + 0.42 * lump)
+
+
 @njit(cache=True)
 def _draw(
     boxes: tuple[Floats, Floats, Floats, Floats],
@@ -86,22 +98,14 @@ def _draw(
                 lump = _lump(u * 3.1 + 9.0, v * 9.0, salt)
                 fine = _lump(u * grainy * 0.5, v * grainy, salt + 3)
                 leaf = _lump(u * grainy * 1.1, v * grainy * 2.2, salt + 5)
-                if broad < 0.5:
-                    layers = v * 8.5 + 0.5 * lump
-                    tooth = layers - np.floor(layers)
-                    edge = v * (0.55 + 0.45 * tooth) * (0.72 + 0.4 * lump) + 0.03
-                    if v > 0.94:
-                        edge = 0.08
-                else:
-                    mid = (v - 0.45) / 0.42
-                    edge = np.sqrt(max(0.0, 1.0 - mid * mid)) * (0.60 + 0.42 * lump)
-                    if v > 0.85:
-                        edge = 0.09
+                edge = _outline(v, lump, broad)
                 if abs(u) + 0.22 * (fine - 0.5) + 0.16 * (leaf - 0.5) > edge:
                     continue
                 light = 0.36 + 0.42 * (u * lit_side) + 0.55 * (lump - 0.5)
                 light += 0.60 * (fine - 0.5) + 0.70 * (leaf - 0.5) - 0.75 * (v - 0.5)
                 light = min(1.0, max(0.0, light))
+                if not mirrored:
+                    depth[y, x] = tree_depth[n]
                 for c in range(3):
                     image[y, x, c] = dark[n, c] + (bright[n, c] - dark[n, c]) * light
 
@@ -109,7 +113,9 @@ def _draw(
 def draw_trees(
     trees: Trees, camera: Camera, image_HW3: Floats, depth_HW: Floats, *, lit_side: float, mirrored: bool
 ) -> None:
-    """Paint the trees into a linear picture in place, hidden behind nearer land (depth 0: open sky)."""
+    """Paint the trees into a linear picture in place, hidden behind nearer land (depth 0: open sky).
+
+    Their own depth is written into depth_HW, except when mirrored."""
     column = camera.column_of(trees.right_N, trees.depth_N)
     foot = camera.row_of(trees.foot_N, trees.depth_N)
     if mirrored:

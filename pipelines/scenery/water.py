@@ -1,8 +1,9 @@
 """Water: a moving surface between the mirror of the land and its own depth, with foam and glints.
 
-Letters: P moving pixels, H and W of the picture.
+Letters: P water pixels, H and W of the picture.
 """
 
+# ruff: noqa: N803, N806, N815 - names of arrays end in their axes
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -14,11 +15,12 @@ from numba import njit
 from numpy.typing import NDArray
 
 from pipelines.scenery.land import Land
-from pipelines.scenery.light import smoothstep
+from pipelines.scenery.picture import Paint, Picture, make_picture
 from pipelines.scenery.terrain import Camera
-from pipelines.scenery.texture import Band, Coordinates, make_band, sample_band
+from pipelines.scenery.texture import Coordinates
+from pipelines.scenery.waves import Waves, sample_waves, visible_motion
 
-__all__ = ["Waves", "WaterLook", "calm_water", "lie_flat", "make_waves", "sample_waves", "surface_colours", "wash"]
+__all__ = ["Surface", "WaterLook", "fill_water", "lie_flat", "nearness"]
 
 Floats = NDArray[np.float32]
 
@@ -34,32 +36,20 @@ class WaterLook:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Waves:
-    """Several bands of one moving texture and their strengths."""
+class Surface:
+    """What a painter lays on P water pixels: ripples, foam where its bias is high, flashes of the sun."""
 
-    coordinates: Coordinates
-    bands: tuple[Band, ...]
-    strengths: tuple[float, ...]
-    crested: bool = False  # finer bands as sharp crests instead of soft lumps
+    ripples: Waves
+    froth: Waves
+    foam_P: Floats  # about -1.3 none .. 0.5 white
+    glint_P: Floats  # 0 .. 1
+    look: WaterLook
 
 
-def make_waves(
-    coordinates: Coordinates,
-    wavelengths: Sequence[tuple[Floats | float, Floats | float]],
-    *,
-    seed: int,
-    gain: float = 0.75,
-    limit: Floats | float = 1.0,
-    crested: bool = False,
-) -> Waves:
-    """Bands with the given (along, across) wavelengths in pixels, `limit` scaling them pixel by pixel."""
-    bands = tuple(
-        make_band(coordinates, along * limit, across * limit, seed=seed * 31 + 7 * n + 1)
-        for n, (along, across) in enumerate(wavelengths)
-    )
-    strengths = np.array([gain**n for n in range(len(bands))])
-    strengths /= np.sqrt((strengths**2).sum())
-    return Waves(coordinates=coordinates, bands=bands, strengths=tuple(float(s) for s in strengths), crested=crested)
+def nearness(camera: Camera, rows_P: NDArray[np.int64]) -> Floats:
+    """0 at the horizon, 1 at the picture's lower edge."""
+    share = (rows_P - camera.horizon_px) / (camera.size[0] - camera.horizon_px)
+    return np.asarray(np.clip(share, 0.0, 1.0), np.float32)
 
 
 def lie_flat(
@@ -76,19 +66,8 @@ def lie_flat(
     return [(w, np.maximum(w * flat, 5.2 * unit * np.sqrt(limit_P)).astype(np.float32)) for w in wide]
 
 
-def sample_waves(waves: Waves, time: float, *, shift: tuple[float, float] = (0.0, 0.0)) -> Floats:
-    """The summed bands (P,), mean 0 and deviation about 1."""
-    total = np.zeros(waves.coordinates.a_P.size, np.float32)
-    for n, (band, strength) in enumerate(zip(waves.bands, waves.strengths, strict=True)):
-        value = sample_band(waves.coordinates, band, time, shift=shift)
-        if waves.crested and n:
-            value = np.float32(1.7) * (np.float32(0.8) - np.abs(value))
-        total += np.float32(strength) * value
-    return total
-
-
 def _throw(mirror: Floats, rows: Floats) -> Floats:
-    """The mirror image looked up `rows` further down, softened as ripples do."""
+    """The mirror image looked up `rows` further down."""
     h, w = rows.shape
     y, x = np.mgrid[0:h, 0:w].astype(np.float32)
     return np.asarray(
@@ -96,19 +75,24 @@ def _throw(mirror: Floats, rows: Floats) -> Floats:
     )
 
 
-def surface_colours(land: Land, look: WaterLook) -> tuple[Floats, Floats]:
-    """What the two faces of a ripple show: (dark trough HW3, bright crest HW3)."""
-    camera, light = land.camera, land.light
+def _fresnel(camera: Camera) -> tuple[Floats, Floats]:
+    """Share of light that level water mirrors at each pixel, and how far below the horizon it lies."""
     h, w = camera.size
     y, x = np.mgrid[0:h, 0:w].astype(np.float64)
     right, up = camera.directions(x, y)
     grazing = np.abs(up) / np.sqrt(1.0 + right**2 + up**2)
-    fresnel = 0.03 + 0.97 * np.power(1.0 - np.clip(grazing, 0, 1), 5)
-    unit = h / 360.0
-    reach = (look.rough * (2.0 + 46.0 * np.clip(-up, 0, 0.6)) * unit).astype(np.float32)
+    share = 0.03 + 0.97 * np.power(1.0 - np.clip(grazing, 0, 1), 5)
+    return share.astype(np.float32), np.clip(-up, 0.0, 0.6).astype(np.float32)
+
+
+def _faces(land: Land, look: WaterLook) -> tuple[Floats, Floats]:
+    """What the two faces of a ripple show: (dark trough HW3, bright crest HW3)."""
+    light, unit = land.light, land.camera.size[0] / 360.0
+    fresnel, below = _fresnel(land.camera)
+    reach = (look.rough * (2.0 + 46.0 * below) * unit).astype(np.float32)
     # Running water smears the mirror image; a sharp one would be a still picture inside the moving one.
     blur = max(0.6, 4.0 * unit * look.rough)
-    soft = cv2.GaussianBlur(land.mirror_HW3, (0, 0), sigmaX=blur, sigmaY=2.2 * blur)
+    soft = np.asarray(cv2.GaussianBlur(land.mirror_HW3, (0, 0), sigmaX=blur, sigmaY=2.2 * blur), np.float32)
     high, low = _throw(soft, 0.9 * reach), _throw(soft, -0.5 * reach)
     day = np.array(light.ambient) * 1.4 + np.array(light.sun) * 0.35
     clear = np.exp(-land.bed_HW / 1.2)[..., None]
@@ -118,21 +102,15 @@ def surface_colours(land: Land, look: WaterLook) -> tuple[Floats, Floats]:
     trough = low * steep + body * (1 - steep)
     crest = high * flat + body * 1.25 * (1 - flat)
     mean = 0.5 * (trough + crest)
-    c = look.contrast
-    trough = np.minimum(trough, mean * (1 - c))
+    # Bright water loses contrast to the film's shoulder, so ripples darken it more than they brighten it.
+    trough = np.minimum(trough, mean * (1 - 1.25 * look.contrast))
     sheen = 0.05 * np.array(light.zenith) + 0.05 * np.array(light.horizon)
-    crest = np.maximum(crest, mean * (1 + c) + sheen)
+    crest = np.maximum(crest, mean * (1 + 0.7 * look.contrast) + sheen)
     return trough.astype(np.float32), crest.astype(np.float32)
 
 
-def calm_water(land: Land, look: WaterLook) -> Floats:
-    """Still water for where motion is too slow to see: the average of the ripple's faces."""
-    trough, crest = surface_colours(land, look)
-    return np.asarray(0.55 * trough + 0.45 * crest, np.float32)
-
-
 @njit(cache=True)
-def wash(
+def _wash(
     image: Floats,
     place: NDArray[np.int64],
     faces: tuple[Floats, Floats, Floats],
@@ -165,6 +143,31 @@ def wash(
             image[q, c] = image[q, c] * (1.0 - k) + v * k
 
 
-def visible_motion(speed: Floats) -> Floats:
-    """Share of the ripples' contrast at a speed in px/frame: motion too slow to see is drawn still."""
-    return smoothstep(0.10, 0.22, speed)
+def _painter(land: Land, coordinates: Coordinates, surface: Surface, share: Floats) -> Paint:
+    pixels = coordinates.pixels
+    trough, crest = (face[pixels] for face in _faces(land, surface.look))
+    calm = 0.55 * trough + 0.45 * crest
+    trough = (calm + (trough - calm) * share[:, None]).astype(np.float32)
+    crest = (calm + (crest - calm) * share[:, None]).astype(np.float32)
+    sun, ambient = np.array(land.light.sun), np.array(land.light.ambient)
+    white = (0.80 * (0.52 * sun + ambient)).astype(np.float32)
+    flash = (1.6 * sun).astype(np.float32)
+    foam = np.where(share > 0.5, surface.foam_P, -3.0).astype(np.float32)
+    glint = (surface.glint_P * share).astype(np.float32)
+    place, cover = np.flatnonzero(pixels), land.water_HW[pixels]
+
+    def paint(image: Floats, time: float) -> None:
+        n = sample_waves(surface.ripples, time)
+        f = sample_waves(surface.froth, time)
+        _wash(image.reshape(-1, 3), place, (trough, crest, n), (white, foam, f), (flash, glint, n), cover)
+
+    return paint
+
+
+def fill_water(land: Land, coordinates: Coordinates, surface: Surface, *, seed: int) -> Picture:
+    """Fill a land's water with a surface that moves by its coordinates; too slow to see counts as still."""
+    share = visible_motion(coordinates)
+    paint = _painter(land, coordinates, surface, share)
+    moving = np.zeros(coordinates.pixels.shape, bool)
+    moving[coordinates.pixels] = (share > 0.6) & (land.water_HW[coordinates.pixels] > 0.5)
+    return make_picture(land.still_HW3, land.light, coordinates.motion_2HW, moving, paint, seed=seed)
