@@ -25,6 +25,8 @@ Points = NDArray[np.float32]
 # Where the background reaches less far, a homography would be guesswork on the other side of the picture.
 PLANE_REACH = 0.6
 EDGE = 3  # px
+STRETCH = 12  # frames
+PAN_PIXELS = 2.5  # within a stretch, at 512 px on the longer side
 CELLS = 8  # the picture is divided into CELLS x CELLS for asking how far something reaches
 FOLLOW = {
     "winSize": (15, 15),
@@ -83,14 +85,14 @@ def stabilise_clip(clip: Clip, config: StabiliseConfig | None = None) -> tuple[C
     """
     config = config or StabiliseConfig()
     path = follow_camera([grey_frame(frame) for frame in clip.frames], config)
-    if path.homographies_T33 is None:
-        return clip, path
     if path.travel > config.largest_drift:
         raise RejectedError(
             f"the camera moves by {path.travel:.1%} of the diagonal, at most {config.largest_drift:.1%} "
             "can be brought back",
             reason=Reason.CAMERA_MOTION,
         )
+    if path.homographies_T33 is None:
+        return clip, path
     return clip.with_frames(_bring_back(clip.frames, path.homographies_T33)), path
 
 
@@ -112,8 +114,10 @@ def follow_camera(grey: list[NDArray[np.uint8]], config: StabiliseConfig) -> Cam
     farthest = _farthest(start_N2[background_N], tracks_TN2[:, background_N], seen_TN[:, background_N])
     slow = farthest <= config.slow_drift * diagonal
     if reach < (config.slow_cells if slow else config.agreeing_cells):
-        # Neither a still background nor one motion of the whole picture: fluid fills the frame.
-        return CameraPath(homographies_T33=None, travel=0.0, residual=0.0, verified=False)
+        # Neither a still background nor one motion of the whole picture: fluid fills the frame, or the camera
+        # turned so far that nothing stays in the picture.
+        far = 1.0 if _pans(grey, config) else 0.0
+        return CameraPath(homographies_T33=None, travel=far, residual=0.0, verified=False)
     return _path(grey, start_N2[background_N], reach)
 
 
@@ -199,6 +203,26 @@ def _background(
     # A camera that pans loses the corners on one side: those count as long as they were seen.
     often_N = seen_TN.sum(axis=0)
     return np.asarray((agreeing_N >= 0.8 * often_N) & (often_N >= 0.3 * len(tracks_TN2)))
+
+
+def _pans(grey: list[NDArray[np.uint8]], config: StabiliseConfig) -> bool:
+    """Whether the whole picture moves as one plane within short stretches, and fast.
+
+    Fluid does not, not even clouds that all drift one way: in a few frames their corners already disagree.
+    """
+    height, width = grey[0].shape
+    scale = max(height, width) / 512.0
+    votes: list[bool] = []
+    for first in range(0, max(1, len(grey) - STRETCH), STRETCH + 4):
+        stretch = grey[first : first + STRETCH]
+        start_N2 = _corners(stretch[0], config.corners)
+        tracks_TN2, seen_TN = _follow(stretch, start_N2, list(range(3, len(stretch), 3)))
+        plane_N = _background(start_N2, tracks_TN2, seen_TN, 0.5 * scale)
+        speed = _farthest(start_N2[plane_N], tracks_TN2[:, plane_N], seen_TN[:, plane_N])
+        votes.append(
+            speed > PAN_PIXELS * scale and _reach(start_N2, plane_N, grey[0].shape) >= config.agreeing_cells
+        )
+    return 2 * sum(votes) > len(votes)
 
 
 def _fit(moved_N2: Points, reference_N2: Points, *, plane: bool) -> NDArray[np.float64] | None:

@@ -179,45 +179,54 @@ BUILD = (
 )
 
 
-def build_and_kill(videos, out, seconds):
-    """Run a build in a process of its own and kill it; returns whether it was killed before its end."""
+def build_and_kill(videos, out, over):
+    """Run a build in a process of its own and kill it when `over(seconds)`; returns whether it was killed."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    process = subprocess.Popen([sys.executable, "-c", BUILD, videos, out], env=environment)
-    try:
-        process.wait(timeout=seconds)
-        return False
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        return True
-
-
-def check_killed_builds(videos, dataset, out, kills):
-    chance = random.Random(0)
+    process = subprocess.Popen([sys.executable, "-c", BUILD, str(videos), str(out)], env=environment)
     start = time.monotonic()
-    assert not build_and_kill(str(videos), str(out / "timed"), 300)
-    whole = time.monotonic() - start
-    killed = 0
-    for _ in range(kills):
-        killed += build_and_kill(str(videos), str(out / "killed"), whole * chance.uniform(0.3, 1.0))
-        if (out / "killed" / "dataset.json").exists():
-            shutil.rmtree(out / "killed")
-    build_dataset(str(videos), str(out / "killed"))
-    assert killed
-    assert comparable_rows(out / "killed") == comparable_rows(dataset)
-    assert shards_of(out / "killed") == shards_of(dataset)
-    assert verify_dataset(str(out / "killed")) == []
-    assert files_of(out / "killed") == files_of(dataset)
+    while process.poll() is None:
+        if over(time.monotonic() - start):
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def check_equal(killed, undisturbed):
+    assert comparable_rows(killed) == comparable_rows(undisturbed)
+    assert shards_of(killed) == shards_of(undisturbed)
+    assert verify_dataset(str(killed)) == []
+    assert files_of(killed) == files_of(undisturbed)
 
 
 def test_a_killed_build_ends_as_an_undisturbed_one(videos, dataset, tmp_path):
-    check_killed_builds(videos, dataset, tmp_path, kills=2)
+    out = tmp_path / "killed"
+    parts = out / "parts"
+    assert build_and_kill(videos, out, lambda _: sum(1 for _ in parts.glob("*/*.json")) >= 5)
+    assert not (out / "dataset.json").exists()
+    summary = build_dataset(str(videos), str(out))
+    assert summary.sources["sources_reused"] >= 5
+    check_equal(out, dataset)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_ten_kills_change_nothing(videos, dataset, tmp_path):
-    check_killed_builds(videos, dataset, tmp_path, kills=10)
+    chance = random.Random(0)
+    out = tmp_path / "killed"
+    start = time.monotonic()
+    build_and_kill(videos, tmp_path / "timed", lambda _: False)
+    whole = time.monotonic() - start
+    killed = 0
+    for _ in range(10):
+        moment = whole * chance.uniform(0.2, 1.0)
+        killed += build_and_kill(videos, out, lambda seconds, moment=moment: seconds > moment)
+        if (out / "dataset.json").exists() and not list(out.glob("parts/*/*")):
+            shutil.rmtree(out)
+    build_dataset(str(videos), str(out))
+    assert killed >= 5
+    check_equal(out, dataset)
 
 
 @pytest.mark.slow
