@@ -23,7 +23,7 @@ from torchvision.ops import roi_align
 from models.animator import Animator
 from models.checkpoint import load_motion_network
 from models.dataset import Example
-from models.image_losses import animator_training_step
+from models.image_losses import PatchDiscriminator, animator_training_step, discriminator_loss
 from models.motion_network import MotionNetwork, decode_motion
 from models.warp import resize_motion
 from storage.errors import FormatError, UsageError
@@ -96,13 +96,22 @@ class AnimatorRecipe:
         window = max(windows, key=lambda each: _moving_share(sample, each))
         return self._cut(sample, (0, count // 2, count - 1), window, mirrored=False)
 
-    def losses(self, network: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    def build_adversary(self) -> nn.Module | None:
+        return PatchDiscriminator() if self.config.losses.adversarial > 0 else None
+
+    def adversary_loss(self, adversary: nn.Module, batch: dict[str, Tensor], shown: Tensor) -> Tensor:
+        return discriminator_loss(cast(PatchDiscriminator, adversary), batch["middle_B3HW"], shown)
+
+    def losses(
+        self, network: nn.Module, batch: dict[str, Tensor], adversary: nn.Module | None
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
         motion = batch["motion_B2HW"]
         if network.training and self.config.augment.predicted > 0:
             chosen = torch.rand(len(motion)) < self.config.augment.predicted
             predicted = self._predict_motion(batch)
             motion = torch.where(chosen.to(motion.device).view(-1, 1, 1, 1), predicted, motion)
-        return _render(network, {**batch, "motion_B2HW": motion}, self.config)[1]
+        frame, losses = _render(network, {**batch, "motion_B2HW": motion}, self.config, adversary)
+        return losses, None if adversary is None else frame
 
     def scores(self, network: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Per sample: the losses, and PSNR over the moving region; "score" is the loss."""
@@ -198,8 +207,9 @@ def frame_times(sample: Sample) -> list[int]:
 
 
 def _render(
-    network: nn.Module, batch: dict[str, Tensor], config: TrainConfig
+    network: nn.Module, batch: dict[str, Tensor], config: TrainConfig, adversary: nn.Module | None = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
+    """The rendered middle frame and its losses."""
     start, middle, end = batch["times_B3"].unbind(1)
     return animator_training_step(
         network,
@@ -212,6 +222,7 @@ def _render(
         middle,
         end,
         config.losses,
+        cast(PatchDiscriminator | None, adversary),
     )
 
 

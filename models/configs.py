@@ -21,6 +21,7 @@ from models.augment import AugmentConfig
 from models.checkpoint import KINDS, Kind
 from models.dataset import DataConfig
 from models.image_losses import ImageLossConfig
+from models.motion_adversary import AdversaryConfig
 from models.motion_losses import MotionLossConfig
 from models.motion_network import MotionNetworkConfig
 from storage.errors import UsageError
@@ -39,13 +40,15 @@ class TrainConfig:
     with. `average_decay` is that of the weights' moving average, which is what is validated and kept.
     `patience` counts validations without a better score (0: train to the end). `validation` names a dataset
     to validate on (empty: the validation split of the data), `start_from` a checkpoint to start from.
-    `device` is auto, cpu or cuda; `bf16` and `compile` are for GPUs.
+    `device` is auto, cpu or cuda; `bf16` and `compile` are for GPUs. `adversary` is the motion network's;
+    the animator has its own in its losses.
     """
 
     kind: Kind
     network: Any
     losses: Any
     augment: Any
+    adversary: AdversaryConfig = field(default_factory=AdversaryConfig)
     data: DataConfig = field(default_factory=DataConfig)
     validation: str = ""
     validation_samples: int = 64
@@ -172,6 +175,7 @@ def paper(kind: Kind) -> TrainConfig:
         kind="motion",
         network=MotionNetworkConfig(),
         losses=MotionLossConfig(),
+        adversary=AdversaryConfig(weight=0.1),
         augment=AugmentConfig(shapes_HW=((256, 384), (320, 320), (384, 256))),
         data=DataConfig(balance="source", workers=12),
         validation_HW=(256, 416),

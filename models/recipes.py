@@ -7,7 +7,6 @@ Dimension letters: B batch, H and W rows and columns, h and w those of the motio
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import torch
@@ -20,7 +19,8 @@ from models.augment import MotionTarget, augment_example, plain_example
 from models.colour_wheel import motion_to_colour
 from models.configs import TrainConfig
 from models.dataset import Example
-from models.motion_losses import motion_training_step
+from models.motion_adversary import MotionAdversary, adversary_loss, generator_losses, judged_pictures
+from models.motion_losses import motion_losses
 from models.motion_network import MotionNetwork, decode_motion
 from storage.shards import Sample
 
@@ -58,8 +58,29 @@ class MotionRecipe:
         frame_HW3 = sample.frames[len(sample.frames) // 2]
         return plain_example(frame_HW3, _target(sample), self.config.validation_HW).as_dict()
 
-    def losses(self, network: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        return motion_training_step(cast(MotionNetwork, network), batch, self.config.losses)
+    def build_adversary(self) -> nn.Module | None:
+        config = self.config.adversary
+        return MotionAdversary(config) if config.weight > 0 else None
+
+    def losses(
+        self, network: nn.Module, batch: dict[str, Tensor], adversary: nn.Module | None
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
+        heads = network(batch["photo_B3HW"], batch.get("hints_B3HW"))
+        losses = motion_losses(heads, batch, self.config.losses)
+        if adversary is None:
+            return losses, None
+        real, made = judged_pictures(heads, batch)
+        judged = generator_losses(adversary, real, made)
+        config = self.config.adversary
+        extra = judged["adversarial"] + config.feature_matching * judged["feature_matching"]
+        # Both pictures in one tensor: the adversary's own turn needs the same ones.
+        return {**losses, **judged, "loss": losses["loss"] + config.weight * extra}, torch.cat(
+            (real, made), 1
+        )
+
+    def adversary_loss(self, adversary: nn.Module, batch: dict[str, Tensor], shown: Tensor) -> Tensor:
+        real, made = shown.chunk(2, 1)
+        return adversary_loss(adversary, real, made)
 
     def scores(self, network: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Per sample: end-point error over that of zero motion, median angle in degrees, IoU, and their sum.

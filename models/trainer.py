@@ -29,6 +29,7 @@ from models.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from models.configs import TrainConfig
 from models.dataset import Batch, Example, SampleIndex, SampleReader, ShardLoader, collate
 from models.distributed import Ranks, all_ranks, any_rank, gather, mean_over_ranks, share_buffers
+from models.optimisation import adversary_optimizer, network_optimizer, set_learning_rate
 from models.training_log import TrainingLog
 from models.training_state import AveragedWeights, load_state, save_state
 from storage.errors import StillstreamError, UsageError
@@ -36,7 +37,7 @@ from storage.objects import delete_object, exists, join_url
 from storage.progress import OnProgress, Progress
 from storage.shards import Sample
 
-__all__ = ["Recipe", "TrainSummary", "Trainer", "learning_rate_factor", "parameter_groups"]
+__all__ = ["Recipe", "TrainSummary", "Trainer"]
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +48,9 @@ Scores = dict[str, Tensor]
 class Recipe(Protocol):
     """What is trained: the network, how a sample becomes an example, the losses, and how good it is.
 
-    `losses` returns scalars, "loss" being their weighted sum. `scores` returns one number per sample of the
-    batch (NaN where a sample has none); the mean of "score" decides which weights are best, lower is better.
+    `losses` returns scalars, "loss" being their weighted sum, and what an adversary is shown (None without).
+    `scores` returns one number per sample of the batch (NaN where a sample has none); the mean of "score"
+    decides which weights are best, lower is better.
     """
 
     def build(self) -> nn.Module: ...
@@ -59,7 +61,13 @@ class Recipe(Protocol):
 
     def validation_example(self, sample: Sample) -> Example: ...
 
-    def losses(self, network: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]: ...
+    def build_adversary(self) -> nn.Module | None: ...
+
+    def losses(
+        self, network: nn.Module, batch: dict[str, Tensor], adversary: nn.Module | None
+    ) -> tuple[dict[str, Tensor], Tensor | None]: ...
+
+    def adversary_loss(self, adversary: nn.Module, batch: dict[str, Tensor], shown: Tensor) -> Tensor: ...
 
     def scores(self, network: nn.Module, batch: dict[str, Tensor]) -> Scores: ...
 
@@ -98,8 +106,11 @@ class Trainer:
         if config.start_from:
             load_weights(self.network, load_checkpoint(config.start_from).tensors, url=config.start_from)
         self.average = AveragedWeights(self.network, config.average_decay)
-        groups = parameter_groups(self.network, config)
-        self.optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.99))
+        self.adversary = recipe.build_adversary()
+        self.optimizers = {"optimizer": network_optimizer(self.network, config)}
+        if self.adversary is not None:
+            self.adversary.to(ranks.device)
+            self.optimizers["adversary_optimizer"] = adversary_optimizer(self.adversary, config)
         self.reader, self.validation_reader = (SampleReader(index, config.data) for index in indexes)
         self.step = self.position = 0
         self.best, self.worse_in_a_row, self.finished = math.inf, 0, False
@@ -120,16 +131,17 @@ class Trainer:
         elif self.first:
             delete_object(self.state_url)  # else a later --resume could take up a run that was given up
         self.log = TrainingLog(self.out_url, self.config, step=self.step, write=self.first)
-        module = self.wrapped()
+        module = self.wrapped(_Losses(self.network, self.recipe, self.adversary))
+        rival = None if self.adversary is None else self.wrapped(_AdversaryLoss(self.adversary, self.recipe))
         started = time.monotonic() - self.seconds
         stopped = False
         with closing(self.reader), closing(self.validation_reader), closing(self.log):
             for batch in self.batches():
-                self.train_step(module, batch)
+                self.train_step(module, rival, batch)
                 self.step += 1
                 self.average.update(self.network, self.step)
                 self.seconds = time.monotonic() - started
-                if on_progress is not None:
+                if on_progress is not None and self.first:
                     on_progress(
                         Progress(stage=f"train {self.config.kind}", done=self.step, total=self.config.steps)
                     )
@@ -187,14 +199,11 @@ class Trainer:
             moved[name] = tensor
         return moved
 
-    def wrapped(self) -> nn.Module:
-        """The losses as one module, compiled and joined to the other ranks as the configuration wants."""
-        module: nn.Module = _Losses(self.network, self.recipe)
+    def wrapped(self, module: nn.Module) -> nn.Module:
+        """A module compiled and joined to the other ranks as the configuration wants."""
         if self.config.compile:
             module.compile()
-        if self.ranks.world_size > 1:
-            return DistributedDataParallel(module)
-        return module
+        return DistributedDataParallel(module) if self.ranks.world_size > 1 else module
 
     def autocast(self) -> AbstractContextManager[Any]:
         """bfloat16 on GPUs; on CPUs without matrix units it is slower than float32."""
@@ -202,23 +211,33 @@ class Trainer:
             "cuda", torch.bfloat16, enabled=self.ranks.device.type == "cuda" and self.config.bf16
         )
 
-    def train_step(self, module: nn.Module, batch: dict[str, Tensor]) -> None:
-        """One step of the optimizer."""
+    def train_step(self, module: nn.Module, rival: nn.Module | None, batch: dict[str, Tensor]) -> None:
+        """One step of the network, and of its adversary where it has one."""
         seeds = np.random.SeedSequence((self.config.seed, self.step, self.ranks.rank)).generate_state(1)
         torch.manual_seed(int(seeds[0]))  # dropout and the like: the same when this step is made again
-        factor = learning_rate_factor(self.step, self.config)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["base_rate"] * factor
+        set_learning_rate(list(self.optimizers.values()), self.step, self.config)
         self.network.train()
+        if self.adversary is not None:
+            self.adversary.requires_grad_(False)  # it judges now; its own turn comes below
         with self.autocast():
-            losses = module(batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        losses["loss"].backward()
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
-        self.optimizer.step()
+            losses, shown = module(batch)
+        norm = self.update("optimizer", self.network, losses["loss"])
+        if rival is not None and self.adversary is not None:
+            self.adversary.requires_grad_(True)
+            with self.autocast():
+                losses["adversary"] = rival(batch, shown)
+            self.update("adversary_optimizer", self.adversary, losses["adversary"])
         for name, value in (losses | {"gradient": norm}).items():
             # On the device, in double precision: reading a number here would make the GPU wait every step.
             self.sums[name] = self.sums.get(name, 0.0) + value.detach().double()
+
+    def update(self, name: str, module: nn.Module, loss: Tensor) -> Tensor:
+        """Change a module against the gradient of its loss; returns the gradient's norm before clipping."""
+        self.optimizers[name].zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(module.parameters(), self.config.clip_norm)
+        self.optimizers[name].step()
+        return norm
 
     def sums_so_far(self) -> dict[str, float]:
         """The losses since the last logged step as numbers; StillstreamError when they are not finite."""
@@ -235,7 +254,7 @@ class Trainer:
         count = (self.step - 1) % self.config.log_every + 1
         means = {name: value / count for name, value in self.sums_so_far().items()}
         means = mean_over_ranks(means, self.ranks)
-        rate = self.optimizer.param_groups[-1]["lr"]
+        rate = self.optimizers["optimizer"].param_groups[-1]["lr"]
         self.log.add(self.step, "train", means | {"learning_rate": rate, "seconds": round(self.seconds, 3)})
         self.sums = {}
 
@@ -243,19 +262,17 @@ class Trainer:
     def validate(self) -> None:
         """Score the averaged weights; keep them when they are the best so far; decide whether to go on."""
         share_buffers(self.average.module, self.ranks)
-        batches = self.validation_batches()
-        found = [self.recipe.scores(self.average.module, batch) for batch in batches]
-        joined = (
-            {name: torch.cat([each[name].float().cpu() for each in found]) for name in found[0]}
-            if found
-            else {}
-        )
+        found: dict[str, list[Tensor]] = {}
+        for number, batch in enumerate(self.validation_batches()):
+            for name, values in self.recipe.scores(self.average.module, batch).items():
+                found.setdefault(name, []).append(values.float().cpu())
+            if self.first and number == 0:
+                self.log.add_pictures(self.step, self.recipe.pictures(self.average.module, batch))
+        joined = {name: torch.cat(values) for name, values in found.items()}
         everyone = gather(joined, self.ranks)
         self.metrics = {name: float(values.nanmean()) for name, values in sorted(everyone.items())}
         score = self.metrics["score"]
         self.log.add(self.step, "validation", self.metrics)
-        if self.first and batches:
-            self.log.add_pictures(self.step, self.recipe.pictures(self.average.module, batches[0]))
         self.worse_in_a_row = 0 if score < self.best else self.worse_in_a_row + 1
         if score < self.best:
             self.best = score
@@ -266,13 +283,14 @@ class Trainer:
         """Whether all steps are made, or the score did not get better for too long."""
         return self.step >= self.config.steps or 0 < self.config.patience <= self.worse_in_a_row
 
-    def validation_batches(self) -> list[dict[str, Tensor]]:
+    def validation_batches(self) -> Iterator[dict[str, Tensor]]:
         """Every rank's share of the validation samples, always the same ones in the same order."""
         rows = range(self.ranks.rank, len(self.validation_reader.index), self.ranks.world_size)
-        examples = [self.validation_reader.example(row, self.recipe.validation_example) for row in rows]
-        found = [each for each in examples if each is not None]
-        size = self.config.batch_size
-        return [self.to_device(collate(found[start : start + size])) for start in range(0, len(found), size)]
+        for start in range(0, len(rows), self.config.batch_size):
+            chosen = rows[start : start + self.config.batch_size]
+            made = [self.validation_reader.example(row, self.recipe.validation_example) for row in chosen]
+            if examples := [example for example in made if example is not None]:
+                yield self.to_device(collate(examples))
 
     def save_weights(self, name: str) -> None:
         """Write the averaged weights with where they come from."""
@@ -303,19 +321,23 @@ class Trainer:
         }
         save_state(
             self.state_url,
-            {"network": self.network, "average": self.average.module},
-            {"optimizer": self.optimizer},
+            self.modules(),
+            self.optimizers,
             config=self.config.to_json(),
             metadata=metadata,
         )
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Everything whose weights belong to the state."""
+        adversary = {} if self.adversary is None else {"adversary": self.adversary}
+        return {"network": self.network, "average": self.average.module, **adversary}
 
     def restore(self) -> None:
         """Take up the state of an earlier run, if there is one."""
         if not exists(self.state_url):
             logger.info("nothing to resume at %s, starting anew", self.out_url)
             return
-        modules = {"network": self.network, "average": self.average.module}
-        state = load_state(self.state_url, modules, {"optimizer": self.optimizer})
+        state = load_state(self.state_url, self.modules(), self.optimizers)
         if state["samples"] != self.reader.index.digest:
             raise UsageError(
                 f"{self.out_url} was trained on other samples; name the same --data, or a new --out"
@@ -346,34 +368,24 @@ class Trainer:
 class _Losses(nn.Module):
     """The losses of a batch as a module, since the gradients of many ranks meet in a module's forward."""
 
-    def __init__(self, network: nn.Module, recipe: Recipe) -> None:
+    def __init__(self, network: nn.Module, recipe: Recipe, adversary: nn.Module | None) -> None:
         super().__init__()
         self.network = network
         self.recipe = recipe
+        self.adversary = [adversary]  # in a list, so that its weights are not this module's
 
-    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        return self.recipe.losses(self.network, batch)
-
-
-def learning_rate_factor(step: int, config: TrainConfig) -> float:
-    """Linear warm-up, then half a cosine from 1 to `config.final_rate`."""
-    if step < config.warmup_steps:
-        return (step + 1) / config.warmup_steps
-    progress = (step - config.warmup_steps) / max(config.steps - config.warmup_steps, 1)
-    return config.final_rate + (1 - config.final_rate) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+    def forward(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], Tensor | None]:
+        losses, shown = self.recipe.losses(self.network, batch, self.adversary[0])
+        return losses, None if shown is None else shown.detach()
 
 
-def parameter_groups(network: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
-    """Groups for the optimizer: a lower rate for the encoder, no decay for biases and normalisation."""
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in network.named_parameters():
-        if parameter.requires_grad:
-            groups.setdefault((name.startswith("backbone."), parameter.dim() > 1), []).append(parameter)
-    return [
-        {
-            "params": parameters,
-            "base_rate": config.learning_rate * (config.encoder_rate if in_encoder else 1.0),
-            "weight_decay": config.weight_decay if decays else 0.0,
-        }
-        for (in_encoder, decays), parameters in sorted(groups.items(), reverse=True)
-    ]
+class _AdversaryLoss(nn.Module):
+    """The same for the adversary."""
+
+    def __init__(self, adversary: nn.Module, recipe: Recipe) -> None:
+        super().__init__()
+        self.adversary = adversary
+        self.recipe = recipe
+
+    def forward(self, batch: dict[str, Tensor], shown: Tensor) -> Tensor:
+        return self.recipe.adversary_loss(self.adversary, batch, shown)

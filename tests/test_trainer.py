@@ -19,8 +19,8 @@ from train_in_ranks import train_plain
 
 from models.checkpoint import load_animator, load_checkpoint, load_motion_network
 from models.configs import TrainConfig, debug, load_config, override
+from models.optimisation import learning_rate_factor, network_optimizer
 from models.train import main, train
-from models.trainer import learning_rate_factor, parameter_groups
 from models.training_log import read_metrics
 from storage.errors import StillstreamError, UsageError
 from storage.objects import exists, list_objects, read_bytes, write_bytes
@@ -61,7 +61,7 @@ def test_training_learns_what_the_clips_show(undisturbed: str) -> None:
     curve = losses(undisturbed)
     assert curve[60] < 0.75 * curve[5]
     validation = [row for row in read_metrics(undisturbed) if row["part"] == "validation"]
-    assert validation[-1]["score"] < validation[0]["score"]
+    assert validation[-1]["score"] < 2.5, "no motion at all, or chance, gives 3"
     best = load_checkpoint(f"{undisturbed}/best.safetensors")
     assert best.metadata["metrics"]["score"] == min(row["score"] for row in validation)
     assert load_motion_network(undisturbed)(torch.rand(1, 3, 64, 96)).log_speed_B1HW.shape == (1, 1, 16, 24)
@@ -98,14 +98,6 @@ def test_killed_training_follows_the_undisturbed_one(data: str, undisturbed: str
 def test_sigterm_saves_and_a_resumed_run_goes_on(data: str, undisturbed: str, tmp_path: Path) -> None:
     """Stopped twice, at steps that are neither logged nor saved otherwise."""
     out = str(tmp_path)
-
-    def stop_at(step: int) -> Any:
-        def on_progress(progress: Progress) -> None:
-            if progress.done == step:
-                os.kill(os.getpid(), signal.SIGTERM)
-
-        return on_progress
-
     chosen = config(steps=60, learning_rate=0.004)
     for step in (7, 32):
         summary = train("motion", chosen, data, out, resume=True, on_progress=stop_at(step))
@@ -115,6 +107,35 @@ def test_sigterm_saves_and_a_resumed_run_goes_on(data: str, undisturbed: str, tm
     before = read_bytes(f"{out}/last.safetensors")
     assert train("motion", chosen, data, out, resume=True).steps == 60  # nothing is left to do
     assert read_bytes(f"{out}/last.safetensors") == before
+
+
+@pytest.mark.parametrize("kind", ["motion", "animator"])
+def test_adversary_learns_along_and_is_remembered(data: str, tmp_path: Path, kind: str) -> None:
+    changes = (
+        {"adversary": {"weight": 0.1, "width": 8}} if kind == "motion" else {"losses": {"adversarial": 0.1}}
+    )
+    common = {"steps": 10, "save_every": 5, "log_every": 1, "validate_every": 10, "tensorboard": False}
+    chosen = override(debug("motion" if kind == "motion" else "animator"), changes | common, where="test")
+    whole, resumed = str(tmp_path / "whole"), str(tmp_path / "resumed")
+    train(kind, chosen, data, whole)
+    rows = [row for row in read_metrics(whole) if row["part"] == "train"]
+    # The animator starts as the colour splat, which these clips leave nothing to tell apart by.
+    assert kind == "animator" or rows[-1]["adversary"] < rows[0]["adversary"]
+    train(kind, chosen, data, resumed, on_progress=stop_at(4))
+    train(kind, chosen, data, resumed, resume=True)
+    for name in ("loss", "adversary", "adversarial"):
+        found = [row[name] for row in read_metrics(resumed) if row["part"] == "train"]
+        assert found == pytest.approx([row[name] for row in rows], rel=1e-3, abs=1e-5)
+
+
+def stop_at(step: int) -> Any:
+    """A progress callback that sends SIGTERM to this process after a step."""
+
+    def on_progress(progress: Progress) -> None:
+        if progress.done == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return on_progress
 
 
 def run_ranks(data: str, out: str, steps: int) -> None:
@@ -265,7 +286,7 @@ def test_rates_warm_up_and_fall_and_spare_the_encoder() -> None:
     assert factors[100] == pytest.approx(0.1) and factors[9:] == sorted(factors[9:], reverse=True)
     network = torch.nn.ModuleDict({"backbone": torch.nn.Conv2d(1, 1, 1), "head": torch.nn.Conv2d(1, 1, 1)})
     network["head"].bias.requires_grad_(False)
-    groups = parameter_groups(network, chosen)
+    groups = network_optimizer(network, chosen).param_groups
     found = [(group["base_rate"] / chosen.learning_rate, group["weight_decay"] > 0) for group in groups]
     assert sorted(found) == [(0.25, False), (0.25, True), (1.0, True)]
 
