@@ -17,7 +17,7 @@ import typer
 from flows.console import error_line, note, quiet_libraries, show_items, show_summary, stage_progress
 from storage.errors import StillstreamError, UsageError
 
-__all__ = ["app", "main", "run"]
+__all__ = ["animate", "app", "dataset", "demo", "evaluate", "gallery", "main", "run", "train"]
 
 INTERRUPTED = 130
 
@@ -84,11 +84,13 @@ def dataset(
     config: ConfigFile = None,
     runner: Runner = None,
     workers: Workers = None,
+    rescore: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Judge this dataset's clips anew by the limits in the settings."),
+    ] = None,
     verify: Annotated[
         str | None,
-        typer.Option(
-            metavar="URL", help="Re-read every shard of this dataset instead, and tell what is wrong."
-        ),
+        typer.Option(metavar="URL", help="Re-read every shard of this dataset and tell what is wrong."),
     ] = None,
     strict: Strict = False,
     as_json: AsJson = False,
@@ -99,13 +101,14 @@ def dataset(
     """
     from flows import jobs
 
-    if verify is not None:
-        _refuse(("VIDEOS", videos), ("--out", out), beside="--verify")
-        outcome = jobs.verify_dataset(verify)
-        _finish(outcome, strict=True, as_json=as_json)
+    settings = _settings(config).override("runner", name=runner, workers=workers)
+    if verify is not None or rescore is not None:
+        instead = "--verify" if verify is not None else "--rescore"
+        _refuse(("VIDEOS", videos), ("--out", out), ("--rescore", verify and rescore), beside=instead)
+        outcome = jobs.verify_dataset(verify) if verify else jobs.rescore_dataset(str(rescore), settings)
+        _finish(outcome, strict=strict or verify is not None, as_json=as_json)
         return
     videos, out = _required("VIDEOS", videos), _required("--out", out)
-    settings = _settings(config).override("runner", name=runner, workers=workers)
     with stage_progress("dataset", silent=as_json) as on_progress:
         outcome = jobs.build_dataset(videos, out, settings, on_progress)
     _finish(outcome, strict=strict, as_json=as_json)
@@ -297,12 +300,13 @@ def run(arguments: Sequence[str]) -> int:
         error_line(str(exc))
         return 1
     except (typer.Abort, KeyboardInterrupt):
-        error_line("interrupted; what is finished is kept, the same command goes on from there")
-        return INTERRUPTED
+        code = INTERRUPTED
     except BrokenPipeError:
         # The reader of a pipe has gone (`| head`); there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    if code == INTERRUPTED:  # which is also what typer makes of Ctrl-C
+        error_line("interrupted; what is finished is kept, the same command goes on from there")
     return code if isinstance(code, int) else 0
 
 
@@ -340,8 +344,7 @@ def _finish(outcome: Any, *, strict: bool, as_json: bool) -> None:
     show_items(outcome.items, total=outcome.not_ok, where=outcome.items_url)
     if not as_json:
         show_summary(outcome.title, outcome.rows)
-    if outcome.summary.get("stopped"):
-        note("stillstream: stopped as asked; what is finished is kept, the same command goes on from there")
+    if outcome.summary.get("stopped") or outcome.summary.get("interrupted"):
         raise typer.Exit(INTERRUPTED)
     if strict and outcome.failed:
         note(f"stillstream: {outcome.failed} failed, and --strict was given")

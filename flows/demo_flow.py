@@ -8,6 +8,7 @@ import flows.prefect_environment  # noqa: F401
 
 # isort: split
 import dataclasses
+import json
 
 from prefect import flow
 
@@ -23,11 +24,13 @@ from flows.tasks import (
     train_model_task,
 )
 from storage.errors import UsageError
+from storage.objects import write_bytes
 from storage.progress import OnProgress, Progress
 
 __all__ = ["demo_flow"]
 
-TRAINING = "small"
+# Differs from the run called small: enough to see learning, short enough to wait for.
+TRAINING = {"run": "small", "steps": 120, "validate_every": 60, "save_every": 60, "log_every": 10}
 # Enough clips to tell good weights from bad ones; whole loops are the slow part.
 JUDGEMENT = {"limit": 5, "loops": 1, "examples": 5, "deep": False}
 
@@ -50,9 +53,11 @@ def demo_flow(plan: DemoPlan, drawing: Drawing, on_progress: OnProgress) -> list
     if plan.held_out is not None:
         unseen = plan.place("held_out")
         build_dataset_task(plan.held_out, unseen, settings, _named("held out", on_progress))
+    config = plan.place("weights", "training_config.json")
+    write_bytes(config, json.dumps(TRAINING, indent=2).encode())
     train_model_task(
         TrainingJob(
-            kind="motion", data=plan.place("dataset"), out=plan.place("weights", "motion"), config=TRAINING
+            kind="motion", data=plan.place("dataset"), out=plan.place("weights", "motion"), config=config
         ),
         on_progress,
     )

@@ -17,6 +17,7 @@ from storage.reasons import Status
 
 if TYPE_CHECKING:
     from flows.settings import Settings
+    from pipelines.motion_dataset import DatasetSummary
     from pipelines.photo_animation import AnimationSummary
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "build_dataset",
     "evaluate_weights",
     "publish_gallery",
+    "rescore_dataset",
     "train_model",
     "verify_dataset",
     "watch_photos",
@@ -75,13 +77,25 @@ def build_dataset(
     videos: str, out: str, settings: "Settings", on_progress: OnProgress | None = None
 ) -> Outcome:
     """Distil videos into a dataset and publish its report."""
-    from flows.report import publish_report
     from pipelines import motion_dataset
 
     summary = motion_dataset.build_dataset(videos, out, settings.dataset, settings.runner, on_progress)
-    report_url = publish_report(out)
+    return _dataset_outcome(summary, on_progress)
+
+
+def rescore_dataset(url: str, settings: "Settings", on_progress: OnProgress | None = None) -> Outcome:
+    """Judge a dataset's clips by other limits, without decoding anything, and publish its report again."""
+    from pipelines import motion_dataset
+
+    return _dataset_outcome(motion_dataset.rescore_dataset(url, settings.dataset), on_progress)
+
+
+def _dataset_outcome(summary: "DatasetSummary", on_progress: OnProgress | None) -> Outcome:
+    from flows.report import publish_report
+
+    report_url = publish_report(summary.dataset_url)
     _tell(on_progress, "report")
-    manifest = join_url(out, "manifest.parquet")
+    manifest = join_url(summary.dataset_url, "manifest.parquet")
     return Outcome(
         title="Dataset",
         rows={
@@ -90,7 +104,7 @@ def build_dataset(
             "splits": summary.splits,
             "seconds": f"{summary.seconds:.1f}",
             "by stage": _seconds(summary.stage_seconds),
-            "dataset": out,
+            "dataset": summary.dataset_url,
             "report": report_url,
         },
         summary={**dataclasses.asdict(summary), "report": report_url},

@@ -1,6 +1,6 @@
 """Training under torchrun: one node, several processes, the log streamed, cancelled cleanly.
 
-Several nodes run the same module by hand or by a scheduler; see docs/training.md.
+On several nodes a scheduler starts `torchrun … -m models.train` on each of them instead.
 """
 
 import json
