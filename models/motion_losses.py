@@ -22,6 +22,16 @@ from storage.errors import UsageError
 
 __all__ = ["MotionLossConfig", "motion_losses", "motion_training_step"]
 
+_PARTS = (
+    "moving",
+    "dice",
+    "direction",
+    "angle",
+    "speed",
+    "still",
+    "smooth",
+    "endpoint",
+)
 _SLOWEST = 0.02  # px/frame: slower targets than this have no meaningful logarithm
 
 
@@ -40,7 +50,7 @@ class MotionLossConfig:
     smear_bins: float = 0.75
 
     def __post_init__(self) -> None:
-        for name in ("moving", "dice", "direction", "angle", "speed", "still", "smooth", "endpoint"):
+        for name in _PARTS:
             if getattr(self, name) < 0:
                 raise UsageError(f"loss weight {name} must not be negative, got {getattr(self, name)}")
         if self.smear_bins <= 0:
@@ -55,8 +65,9 @@ def motion_training_step(
     The batch holds photo_B3HW in [0, 1], motion_B2HW in px/frame at that size, confidence_B1HW, moving_B1HW
     and, if hints are to be learnt, hints_B3HW.
     """
+    config = config or MotionLossConfig()
     heads = network(batch["photo_B3HW"], batch.get("hints_B3HW"))
-    return motion_losses(heads, batch, config or MotionLossConfig())
+    return motion_losses(heads, batch, config)
 
 
 def motion_losses(
@@ -155,19 +166,18 @@ def _smoothness(heads: MotionHeads, photo_B3HW: Tensor) -> Tensor:
 
 
 def _endpoint(heads: MotionHeads, motion_B2HW: Tensor, full_motion_B2HW: Tensor) -> Tensor:
-    """End-point error of the expected motion, relative to the example's mean speed.
+    """End-point error of the expected motion, relative to the example's mean speed."""
+    error = _length(_expected_motion(heads) - motion_B2HW).mean((1, 2, 3))
+    scale = _length(full_motion_B2HW.float()).mean((1, 2, 3)).clamp(min=0.05)
+    return (error / scale).clamp(max=10.0).mean()
 
-    The expectation over directions shrinks where the network is unsure, which is what this error wants.
-    """
-    bins = heads.direction_logits_BKHW.shape[1]
-    exact = (
-        bin_angles(bins, device=motion_B2HW.device).view(1, -1, 1, 1) + heads.direction_residual_BKHW.float()
-    )
+
+def _expected_motion(heads: MotionHeads) -> Tensor:
+    """The mean over all that the heads hold possible: it shrinks where the network is unsure."""
+    angles = bin_angles(heads.direction_logits_BKHW.shape[1], device=heads.moving_logit_B1HW.device)
+    exact = angles.view(1, -1, 1, 1) + heads.direction_residual_BKHW.float()
     probability = heads.direction_logits_BKHW.float().softmax(1)
     east = (probability * exact.cos()).sum(1, keepdim=True)
     south = (probability * exact.sin()).sum(1, keepdim=True)
     size = heads.moving_logit_B1HW.float().sigmoid() * heads.log_speed_B1HW.float().exp()
-    expected = torch.cat((east, south), 1) * size
-    error = _length(expected - motion_B2HW).mean((1, 2, 3))
-    scale = _length(full_motion_B2HW.float()).mean((1, 2, 3)).clamp(min=0.05)
-    return (error / scale).clamp(max=10.0).mean()
+    return torch.cat((east, south), 1) * size

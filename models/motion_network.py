@@ -42,7 +42,11 @@ HINT_WEIGHT = 8.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MotionNetworkConfig:
-    """Shape of the motion network. `pretrained` says where a fresh training starts, not how to load one."""
+    """Shape of the motion network.
+
+    `pretrained` says where a fresh training starts, not how to load one; `frozen_blocks` how many of a
+    pretrained encoder's blocks stay as they are. `input_side` is the longer side that photos are reduced to.
+    """
 
     backbone: str = "efficientnet_lite0"
     pretrained: bool = True

@@ -147,7 +147,7 @@ def test_a_few_steps_teach_direction_and_place():
     batch = _batch(0.8, 1.1, batch=2)
     batch["photo_B3HW"][..., :32] *= 0.3  # the moving half is the dark one
     optimiser = torch.optim.Adam(network.parameters(), 5e-3)
-    for _ in range(50):
+    for _ in range(80):
         losses = motion_training_step(network, batch)
         optimiser.zero_grad()
         losses["loss"].backward()
