@@ -68,7 +68,7 @@ def run_isolated(
     if module == "__main__" or "<" in name:
         raise UsageError(f"{module}.{name} cannot be imported by a worker; move it to the top of a module")
     job = Job(module=module, name=name, args=args, timeout_s=timeout_s, memory_bytes=memory_bytes)
-    pool = _pool()
+    pool = _pool
     worker = pool.take()
     try:
         answer = worker.run(job)
@@ -86,7 +86,7 @@ def run_isolated(
 
 def stop_workers() -> None:
     """End this process's idle workers; the next call starts a new one."""
-    _pool().stop()
+    _pool.stop()
 
 
 class _Worker:
@@ -197,13 +197,14 @@ class _Pool:
                 self.idle.pop().kill()
 
 
-_pools: dict[int, _Pool] = {}
+_pool = _Pool()
 
 
-def _pool() -> _Pool:
-    # By process id: after a fork the workers still belong to the parent.
-    pid = os.getpid()
-    if pid not in _pools:
-        _pools.clear()
-        atexit.register(_pools.setdefault(pid, _Pool()).stop)
-    return _pools[pid]
+def _renew_pool() -> None:
+    global _pool
+    _pool = _Pool()
+
+
+# After a fork the workers still belong to the parent.
+os.register_at_fork(after_in_child=_renew_pool)
+atexit.register(lambda: _pool.stop())

@@ -149,6 +149,16 @@ def local_path(location: Location) -> Path:
     return Path(location.path)
 
 
+def _forget_filesystems() -> None:
+    # A forked child must neither use its parent's connections nor wait for a lock that nobody holds there.
+    global _filesystems_lock
+    _filesystems_lock = threading.Lock()
+    _filesystems.clear()
+
+
+os.register_at_fork(after_in_child=_forget_filesystems)
+
+
 def _make_filesystem(location: Location) -> Any:
     if not location.is_s3:
         return fsspec.filesystem(location.protocol)
