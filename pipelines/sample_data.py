@@ -3,7 +3,7 @@
 Five scenes (waterfall, river, sea, clouds, smoke) with still land around them. A seed fixes terrain, palette,
 time of day, framing, and the fluid's place, direction and speed; the same seed always gives the same picture.
 The moving texture is carried by one stationary motion field (pipelines.scenery.texture says how), so
-`Scene.motion_2HW` is the truth and not an estimate.
+`Scene.motion_2HW` is the truth and not an estimate. DISTRACTORS are clips in which something else moves.
 """
 
 # ruff: noqa: N803, N806, N815 - names of arrays end in their axes
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipelines.scenery.clouds import draw_clouds
+from pipelines.scenery.distractors import DISTRACTORS, draw_distractor
 from pipelines.scenery.picture import Picture, develop_picture
 from pipelines.scenery.river import draw_river
 from pipelines.scenery.sea import draw_sea
@@ -29,6 +31,7 @@ from storage.objects import write_bytes
 from storage.video import encode_video
 
 __all__ = [
+    "DISTRACTORS",
     "SCENES",
     "Scene",
     "draw_scene",
@@ -61,7 +64,7 @@ class Scene:
     photo_HW3: NDArray[np.uint8]
     motion_2HW: NDArray[np.float32]  # (dx, dy) px/frame at 30 fps and this size, y down; 0 where still
     moving_HW: NDArray[np.bool_]
-    picture: Picture
+    frame_at: Callable[[float], NDArray[np.uint8]]  # the picture at a time in frames of 1/30 s
 
 
 def scene_name(kind: str, seed: int) -> str:
@@ -70,28 +73,42 @@ def scene_name(kind: str, seed: int) -> str:
 
 
 def draw_scene(kind: str, *, seed: int = 0, size: tuple[int, int] = (360, 640), speed: float = 1.0) -> Scene:
-    """Draw a scene at (height, width); `speed` scales its motion. UsageError for an unknown kind or bad size."""
-    if kind not in _DRAWERS:
-        raise UsageError(f"scene must be one of {', '.join(_DRAWERS)}, got {kind!r}; choose one of them")
+    """Draw a scene at (height, width); `speed` scales its motion. UsageError for what cannot be drawn."""
+    if kind not in SCENES + DISTRACTORS:
+        known = ", ".join(SCENES + DISTRACTORS)
+        raise UsageError(f"scene must be one of {known}, got {kind!r}; choose one of them")
     if min(size) < SMALLEST_SIDE:
         raise UsageError(f"size must be at least {SMALLEST_SIDE} pixels a side, got {size}; ask for more")
     if seed < 0 or speed <= 0.0:
         raise UsageError(f"seed must be 0 or more and speed above 0, got {seed} and {speed}; correct them")
+    if kind in DISTRACTORS:
+        clip = draw_distractor(kind, size, seed, speed)
+        return _scene(kind, seed, clip.shot, clip.motion, clip.moving)
     picture = _DRAWERS[kind](size, seed, speed)
+    return _scene(kind, seed, partial(develop_picture, picture), picture.motion_2HW, picture.moving_HW)
+
+
+def _scene(
+    kind: str,
+    seed: int,
+    frame_at: Callable[[float], NDArray[np.uint8]],
+    motion_2HW: NDArray[np.float32],
+    moving_HW: NDArray[np.bool_],
+) -> Scene:
     return Scene(
         kind=kind,
         seed=seed,
-        photo_HW3=develop_picture(picture, 0.0),
-        motion_2HW=picture.motion_2HW,
-        moving_HW=picture.moving_HW,
-        picture=picture,
+        photo_HW3=frame_at(0.0),
+        motion_2HW=motion_2HW,
+        moving_HW=moving_HW,
+        frame_at=frame_at,
     )
 
 
 def scene_frames(scene: Scene, frames: int = 90, *, fps: float = FRAME_RATE) -> Iterator[NDArray[np.uint8]]:
     """Frames of the scene's video; frame 0 is the photo. Other rates show the same motion per second."""
     for index in range(frames):
-        yield develop_picture(scene.picture, index * FRAME_RATE / fps)
+        yield scene.frame_at(index * FRAME_RATE / fps)
 
 
 def _write_truth(out_url: str, name: str, scene: Scene) -> None:

@@ -244,7 +244,7 @@ def compose_land(  # noqa: PLR0913 - a picture needs all of these
     clear: Relief | None = None,
     focus: tuple[float, float] | None = None,
 ) -> Land:
-    """Draw sky, relief and trees, and their mirror. `clear`(X, Z, footprint) 0 keeps trees away, 1 does not."""
+    """Draw sky, relief and trees, and their mirror. Trees keep away where `clear` is 0."""
     factor = 2 if camera.size[0] <= 800 else 1
     fine = camera.larger(factor)
     ground = survey(fine, relief, light, depths=720 if camera.size[0] <= 800 else 1000, focus=focus)
