@@ -14,7 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.contrast import ContrastPlan, expected_energy, restore_contrast
-from models.loop_kernels import average_way, blend_ways, lay_over, splat_window, write_moving
+from models.loop_kernels import (
+    average_way,
+    blend_ways,
+    difference_blocks,
+    fill_unsure,
+    lay_over,
+    splat_window,
+    write_moving,
+)
 from models.loop_plan import Box, LoopSource
 from models.push_pull import push_pull
 
@@ -27,6 +35,8 @@ Fields = tuple[Floats, Floats]
 # Around a pixel, this window tells whether a way reaches it.
 COVER_WINDOW = (5, 5)
 COVER_HALO = 3
+# Holes are filled from differences averaged over blocks of so many pixels a side.
+FILL_BLOCK = 4
 # A band has about this many pixels; its height is a multiple of the deep animator's grid.
 BAND_PIXELS = 1_000_000
 BAND_ROWS = 64
@@ -91,16 +101,24 @@ class FramePainter:
         ways = [self._splat_way(band, field) for field in fields]
         colour, sure = ways[0][0], np.empty((band.height, band.width), np.float32)
         if blend_ways(colour, ways[1][0], (ways[0][1], ways[1][1]), alpha, moving, sure):
-            # The difference to the photo is filled, not the colour: a hole keeps the photo's texture and
-            # takes the light of what flows around it.
-            still = self.photo[band.slices].astype(np.float32)
-            colour = still + push_pull(colour - still, sure)
+            self._fill(colour, band, sure)
         if self.contrast is not None and expected is not None:
             window = self.source.offset
             offset = band.top - self.source.box.top - window[0], band.left - self.source.box.left - window[1]
             restore_contrast(colour, moving, self.contrast, expected, offset)
         lay_over(colour, moving, self.photo[band.slices])
         return colour
+
+    def _fill(self, colour: Floats, band: Box, sure: Floats) -> None:
+        """Push-pull fill what neither way reaches.
+
+        The difference to the photo is filled, not the colour: a hole keeps the photo's texture and takes the
+        light of what flows around it. That difference is smooth, so blocks of pixels are fine enough.
+        """
+        photo, moving = self.photo[band.slices], self.moving[band.slices]
+        difference, share = difference_blocks(colour, photo, moving, sure, FILL_BLOCK)
+        filled = push_pull(difference, share, enough=1.0 / FILL_BLOCK)
+        fill_unsure(colour, photo, moving, sure, filled, FILL_BLOCK)
 
     def _splat_way(self, band: Box, field: Floats) -> tuple[Floats, Floats]:
         """One way's average colours (h, w, 3) in a band, and how much of what surrounds a pixel it reaches.
@@ -114,7 +132,7 @@ class FramePainter:
         splat_window(source.weighted_hw4, source.active, field, source.step, 1.0, offset_y, offset_x, sums)
         colour = np.empty((band.height, band.width, 3), np.float32)
         cover = np.empty((band.height, band.width), np.float32)
-        average_way(sums, colour, cover)
+        average_way(sums, self.moving[band.slices], colour, cover)
         return colour, np.asarray(cv2.boxFilter(cover, -1, COVER_WINDOW), np.float32)
 
 

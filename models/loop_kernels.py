@@ -16,6 +16,8 @@ __all__ = [
     "TILE",
     "average_way",
     "blend_ways",
+    "difference_blocks",
+    "fill_unsure",
     "lay_over",
     "splat_features",
     "splat_window",
@@ -271,16 +273,21 @@ def splat_features(
 
 
 @compiled
-def average_way(sums: Floats, colour: Floats, cover: Floats) -> None:
+def average_way(sums: Floats, moving: Floats, colour: Floats, cover: Floats) -> None:
     """Divide one way's sums by their weight into `colour` (h, w, 3); `cover` (h, w) is the weight, at most 1.
 
-    A pixel that hardly anything reached takes the average of what reached its neighbours.
+    Still pixels are black. A moving pixel that hardly anything reached takes the average of what reached
+    its neighbours.
     """
     height, width, _ = colour.shape
     for y in range(height):
         for x in range(width):
             weight = sums[y + 1, x + 1, 3]
             cover[y, x] = min(weight, np.float32(1))
+            if moving[y, x] <= 0:
+                # A number all the same: filters multiply it by zero.
+                colour[y, x, 0] = colour[y, x, 1] = colour[y, x, 2] = 0
+                continue
             if weight > LITTLE_WEIGHT:
                 inverse = np.float32(1) / weight
                 colour[y, x, 0] = sums[y + 1, x + 1, 0] * inverse
@@ -336,6 +343,52 @@ def blend_ways(
             for c in range(3):
                 forward[y, x, c] += share * (backward[y, x, c] - forward[y, x, c])
     return holes
+
+
+@compiled
+def difference_blocks(
+    colour: Floats, photo: Bytes, moving: Floats, sure: Floats, block: int
+) -> tuple[Floats, Floats]:
+    """Mean difference of colours and photo in blocks (h / block, w / block, 3), and the mean of `sure`."""
+    height, width, _ = colour.shape
+    rows, columns = -(-height // block), -(-width // block)
+    mean = np.zeros((rows, columns, 3), np.float32)
+    share = np.zeros((rows, columns), np.float32)
+    for y in range(height):
+        for x in range(width):
+            weight = sure[y, x]
+            if moving[y, x] > 0 and weight > 0:
+                share[y // block, x // block] += weight
+                for c in range(3):
+                    mean[y // block, x // block, c] += weight * (colour[y, x, c] - np.float32(photo[y, x, c]))
+    for j in range(rows):
+        for i in range(columns):
+            for c in range(3):
+                mean[j, i, c] /= max(share[j, i], np.float32(1e-6))
+            share[j, i] /= np.float32(block * block)
+    return mean, share
+
+
+@compiled
+def fill_unsure(
+    colour: Floats, photo: Bytes, moving: Floats, sure: Floats, filled: Floats, block: int
+) -> None:
+    """Where a moving pixel is unsure, let the photo plus the blocks' interpolated difference take over."""
+    height, width, _ = colour.shape
+    rows, columns, _ = filled.shape
+    for y in range(height):
+        for x in range(width):
+            weight = sure[y, x]
+            if moving[y, x] <= 0 or weight >= 1:
+                continue
+            j0, j1, part_y = _between(np.float32((y + 0.5) / block - 0.5), rows)
+            i0, i1, part_x = _between(np.float32((x + 0.5) / block - 0.5), columns)
+            for c in range(3):
+                high = filled[j0, i0, c] + part_x * (filled[j0, i1, c] - filled[j0, i0, c])
+                low = filled[j1, i0, c] + part_x * (filled[j1, i1, c] - filled[j1, i0, c])
+                value = np.float32(photo[y, x, c]) + high + part_y * (low - high)
+                own = colour[y, x, c] if weight > 0 else value
+                colour[y, x, c] = value + weight * (own - value)
 
 
 @compiled

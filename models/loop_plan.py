@@ -25,7 +25,7 @@ T = TypeVar("T", np.float32, np.uint8)
 # A period shorter than this reads as a twitch, not as water.
 SHORTEST_PERIOD_SECONDS = 0.6
 # Displacements are integrated on a grid of at most about this many cells; motion fields are smooth.
-GRID_CELLS = 250_000
+GRID_CELLS = 60_000
 # Still pixels kept around what moves, for the deep animator to see where the water ends.
 SURROUNDINGS = 32
 COARSEST_GRID = 8
