@@ -1,1 +1,1 @@
-"""Ground floor, bytes at rest: fsspec objects, codecs, shards, manifests. Knows nothing of torch, Beam or Prefect."""
+"""Ground floor, bytes at rest: objects, codecs, shards, manifests. Knows no torch, Beam or Prefect."""
