@@ -23,7 +23,16 @@ from models.loop_kernels import LITTLE_WEIGHT
 from models.softmax_splatting import softmax_splat, symmetric_splat
 from storage.errors import UsageError
 
-__all__ = ["ANIMATOR_CONFIGS", "Animator", "AnimatorConfig", "paper", "small"]
+__all__ = [
+    "ANIMATOR_CONFIGS",
+    "Animator",
+    "AnimatorConfig",
+    "Decoder",
+    "Encoder",
+    "ResidualBlock",
+    "paper",
+    "small",
+]
 
 # Z stays within ± this, so that a common maximum is safe for the compiled splat at inference.
 IMPORTANCE_RANGE = 4.0
