@@ -32,7 +32,7 @@ from storage.samples import Sample
 if TYPE_CHECKING:
     from models.configs import TrainConfig
 
-__all__ = ["AnimatorRecipe", "CropConfig", "frame_times"]
+__all__ = ["AnimatorRecipe", "CropConfig", "frame_times", "pick_frames"]
 
 MOTION_FPS = 30.0
 CROP_TRIES = 8
