@@ -22,6 +22,7 @@ __all__ = [
     "BACKBONES",
     "Backbone",
     "EfficientNetLite0",
+    "InvertedResidual",
     "PlainEncoder",
     "TorchvisionEncoder",
     "build_backbone",
