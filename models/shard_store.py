@@ -16,7 +16,7 @@ from storage.errors import FormatError, StoreError, UsageError
 from storage.locations import local_path, parse_url
 from storage.objects import open_object
 
-__all__ = ["ShardStore"]
+__all__ = ["ShardStore", "table_of_contents"]
 
 OPEN_INDEXES = 256  # shards whose table of contents stays in memory, a few hundred bytes per sample
 
