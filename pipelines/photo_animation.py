@@ -36,7 +36,7 @@ from pipelines.runner import ProgressBoard, RunnerConfig, run_pipeline
 from storage.objects import read_bytes, remove_temporaries
 from storage.progress import OnProgress
 
-__all__ = ["AnimationConfig", "AnimationSummary", "animate_new", "animate_photos"]
+__all__ = ["AnimatePhotos", "AnimationConfig", "AnimationSummary", "animate_new", "animate_photos"]
 
 NAMESPACE = "stillstream"
 
