@@ -19,7 +19,7 @@ from storage.reasons import Status
 from storage.samples import Sample
 from storage.shards import ShardInfo, read_shard, write_shard
 
-__all__ = ["rescore"]
+__all__ = ["place_of", "rescore"]
 
 Place = tuple[str, str]  # folder and name of a shard
 
