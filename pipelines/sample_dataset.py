@@ -21,7 +21,7 @@ from storage.manifest import MANIFEST_SCHEMA, write_rows
 from storage.reasons import Status
 from storage.shards import Sample, sample_key, write_shard
 
-__all__ = ["FIRST_SEED", "write_sample_dataset"]
+__all__ = ["FIRST_SEED", "main", "write_sample_dataset"]
 
 FIRST_SEED = 100
 """Seeds below are those of the demo, the tests and the pictures in the documentation."""
