@@ -26,7 +26,7 @@ from storage.isolated import run_isolated
 from storage.objects import ObjectInfo, exists, local_copy, read_bytes
 from storage.reasons import Reason, Status
 
-__all__ = ["DistilJob", "DistilVideos", "describe_source"]
+__all__ = ["DistilJob", "DistilVideos", "describe_source", "distil_source"]
 
 NAMESPACE = "stillstream"
 ABOUT = ("licence", "author", "title", "page", "retrieved_at", "category")
