@@ -21,6 +21,7 @@ __all__ = [
     "RETRY_SECONDS",
     "ShortReadError",
     "attempt",
+    "attempt_keeping_missing",
     "is_passing",
     "translate_error",
     "translating_disk_trouble",
