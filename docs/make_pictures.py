@@ -1,4 +1,4 @@
-"""Draw the README's pictures from the project's own sample scenes: `python docs/make_pictures.py`.
+"""Draw the README's pictures from the project's own sample scenes: `python -m docs.make_pictures`.
 
 scenes.jpg    the contact sheet of the sample scenes
 motion.jpg    photo, motion field in colour, moving part of one scene each

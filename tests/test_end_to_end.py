@@ -1,4 +1,4 @@
-"""The whole way as a user goes it: videos → dataset → training → loops → gallery, by the installed command, on S3."""
+"""The whole way as a user goes it: videos → dataset → training → loops → gallery, by the command, on S3."""
 
 import io
 import json
@@ -41,7 +41,7 @@ def put_videos(url: str) -> None:
 
 
 def put_photos(url: str) -> None:
-    """Two good photos with hints, one of them in a folder with a difficult name, and one that is no picture."""
+    """Two good photos with hints, one of them under a difficult name, and one that was cut off."""
     write_sample_photos(url, kinds=["river"], seeds=[1], size=(96, 160))
     write_bytes(join_url(url, "river_001.hints.json"), json.dumps(HINTS).encode())
     buffer = io.BytesIO()
