@@ -1,4 +1,4 @@
-# ruff: noqa: N803, N815 - names carry their dimensions
+# ruff: noqa: N803, N806, N815 - names carry their dimensions
 """One photo comes to life: motion → hints → frames. A pure function of the photo, the weights and the style.
 
 Legend: H, W rows and columns of the photo; 2 is (dx, dy) in pixels per frame, x right, y down; 3 is RGB.
@@ -140,7 +140,8 @@ def animate_photo(
             raise _nothing(f"nothing is seen to move (confidence {confidence:.2f})")
     else:
         motion, moving, confidence = _hinted_motion(photo_HW3, networks.motion, hints, decoding)
-    motion = motion * np.float32(MOTION_FPS / style.fps * style.speed)
+    if style.fps != MOTION_FPS or style.speed != 1.0:
+        motion = motion * np.float32(MOTION_FPS / style.fps * style.speed)
     share, speed = _amount(motion, moving)
     if share < LEAST_SHARE or speed * style.fps < LEAST_SPEED * MOTION_FPS:
         raise _nothing("what could move is too small or too slow to be seen")
@@ -176,7 +177,8 @@ def _hinted_motion(
             raise _nothing("nothing is seen to move; draw an arrow or a moving area")
     motion, moving = apply_hints(motion, moving, hints, confidence=confidence)
     motion = keep_inside(motion, moving, reach=max(BOUNDARY_REACH * max(size), 2.0))
-    return motion * (moving > 0), moving, confidence
+    motion *= moving > 0
+    return motion, moving, confidence
 
 
 def _nothing(message: str) -> RejectedError:
@@ -200,6 +202,8 @@ def _amount(motion_2HW: Floats, moving_HW: Floats) -> tuple[float, float]:
 
 def _category(motion_2HW: Floats, moving_HW: Floats) -> str:
     """One word for where the motion goes, for people who look for all waterfalls."""
+    step = max(1, max(moving_HW.shape) // 1024)
+    motion_2HW, moving_HW = motion_2HW[:, ::step, ::step], moving_HW[::step, ::step]
     dx, dy = (float((plane * moving_HW).sum()) for plane in motion_2HW)
     total = float((np.hypot(motion_2HW[0], motion_2HW[1]) * moving_HW).sum())
     if math.hypot(dx, dy) < ONE_DIRECTION * total:

@@ -38,11 +38,14 @@ def guided_filter(
     coarse = np.asarray(cv2.resize(coarse_hw, small, interpolation=cv2.INTER_LINEAR), np.float32)
     slope_hw3, offset_hw = _fit(guide, coarse, radius, epsilon)
     full = (width, height)
-    slope = cv2.resize(slope_hw3, full, interpolation=cv2.INTER_LINEAR)
-    offset = cv2.resize(offset_hw, full, interpolation=cv2.INTER_LINEAR)
-    return np.asarray(
-        np.einsum("hwc,hwc->hw", slope, guide_HW3.astype(np.float32)) / 255.0 + offset, np.float32
-    )
+    fitted = np.asarray(cv2.resize(offset_hw, full, interpolation=cv2.INTER_LINEAR), np.float32)
+    # Channel by channel: at 24 megapixels all three at once would take most of a gigabyte.
+    for channel in range(3):
+        plane = np.ascontiguousarray(slope_hw3[..., channel]) / np.float32(255)
+        slope = np.asarray(cv2.resize(plane, full, interpolation=cv2.INTER_LINEAR), np.float32)
+        slope *= guide_HW3[..., channel]
+        fitted += slope
+    return fitted
 
 
 def _fit(

@@ -9,6 +9,7 @@ Dimension letters: H and W rows and columns of the photo, h and w those of the h
 B batch, 2 = (dx, dy) in px/frame at 30 fps, y down, 3 = RGB.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,7 @@ __all__ = [
     "MotionDecoding",
     "MotionPrediction",
     "coarse_motion",
+    "decode_coherently",
     "keep_inside",
     "network_size",
     "predict_motion",
@@ -36,6 +38,7 @@ __all__ = [
 ]
 
 Float = NDArray[np.float32]
+STRIP_ROWS = 512
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -210,13 +213,27 @@ def keep_inside(motion_2HW: Float, moving_HW: Float, *, reach: float) -> Float:
     band = (inside > 0) & (inside < reach)
     if not band.any():
         return motion_2HW
-    smooth = cv2.GaussianBlur(np.minimum(inside, 2 * reach), (0, 0), max(reach / 4, 1.0))
-    normal_x, normal_y = cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1)
-    length = np.maximum(np.sqrt(normal_x**2 + normal_y**2), 1e-6)
-    normal_x, normal_y = normal_x / length, normal_y / length
-    outward = np.minimum(motion_2HW[0] * normal_x + motion_2HW[1] * normal_y, 0.0)
-    damping = outward * np.where(band, 1.0 - inside / reach, 0.0)
-    return np.asarray(motion_2HW - np.stack((damping * normal_x, damping * normal_y)), np.float32)
+    sigma = max(reach / 4, 1.0)
+    margin, height = math.ceil(4 * sigma) + 2, inside.shape[0]
+    kept = np.array(motion_2HW, np.float32)
+    # Strip by strip, each with the rows its blur looks at: whole planes would add up to gigabytes.
+    for top in range(0, height, STRIP_ROWS):
+        bottom = min(top + STRIP_ROWS, height)
+        if not band[top:bottom].any():
+            continue
+        first, last = max(top - margin, 0), min(bottom + margin, height)
+        smooth = cv2.GaussianBlur(np.minimum(inside[first:last], 2 * reach), (0, 0), sigma)
+        strip = slice(top - first, bottom - first)
+        normal_x = cv2.Sobel(smooth, cv2.CV_32F, 1, 0)[strip]
+        normal_y = cv2.Sobel(smooth, cv2.CV_32F, 0, 1)[strip]
+        length = np.maximum(np.sqrt(normal_x**2 + normal_y**2), 1e-6)
+        normal_x, normal_y = normal_x / length, normal_y / length
+        rows = kept[:, top:bottom]
+        outward = np.minimum(rows[0] * normal_x + rows[1] * normal_y, 0.0)
+        damping = outward * np.where(band[top:bottom], 1.0 - inside[top:bottom] / reach, 0.0)
+        rows[0] -= damping * normal_x
+        rows[1] -= damping * normal_y
+    return kept
 
 
 def _mirror_motion(channels_B3HW: torch.Tensor) -> torch.Tensor:
