@@ -19,8 +19,10 @@ import cv2
 
 from pipelines.clip import Clip, ClipConfig, Window, check_video, plan_windows, read_clip
 from pipelines.clip_sample import SampleConfig, make_sample
+from pipelines.fluidity import measure_fluidity
 from pipelines.motion_statistics import motion_statistics
 from pipelines.optical_flow import OpticalFlowConfig, average_motion, grey_frame
+from pipelines.overlays import text_share
 from pipelines.screening import ScreeningConfig, screen_frames
 from pipelines.stabilise import StabiliseConfig, stabilise_clip
 from storage.digest import digest_bytes
@@ -135,11 +137,14 @@ def _measure_window(path: Path, window: Window, config: MeasureConfig, row: Row,
         clip = read_clip(path, window, config.clip)
         row |= {"frames": len(clip.frames)}
     with stages("screen"):
-        screening = screen_frames([grey_frame(frame) for frame in clip.frames], config.screening)
+        grey = [grey_frame(frame) for frame in clip.frames]
+        screening = screen_frames(grey, config.screening)
         row |= {"brightness": screening.brightness}
+        row["scores"] = {"change": screening.change, "text_share": text_share(grey)}
     with stages("stabilise"):
         clip, camera = stabilise_clip(clip, config.stabilise)
-        row |= {"camera_drift": camera.residual, "scores": {"camera_travel": camera.travel}}
+        row |= {"camera_drift": camera.residual}
+        row["scores"] |= {"camera_travel": camera.travel, "background": float(camera.verified)}
     with stages("motion"):
         estimate = average_motion(clip.frames, config.optical_flow, seconds=clip.seconds)
         statistics = motion_statistics(estimate)
@@ -150,7 +155,13 @@ def _measure_window(path: Path, window: Window, config: MeasureConfig, row: Row,
             "coherence": statistics.coherence,
             "direction": statistics.direction,
         }
-        row["scores"] |= {"change": screening.change, "background": float(camera.verified)}
+        fluidity = measure_fluidity(estimate)
+        row |= {"fluid_score": fluidity.score}
+        row["scores"] |= {
+            "persistence": fluidity.persistence,
+            "travelling": fluidity.travelling,
+            "sway": fluidity.sway,
+        }
     with stages("encode"):
         return make_sample(row["key"], clip, estimate, _sample_info(row, clip, config), config.sample)
 

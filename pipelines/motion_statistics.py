@@ -39,6 +39,13 @@ def motion_statistics(estimate: MotionEstimate) -> MotionStatistics:
         mean_speed=float(speed_N.mean()) * per_second,
         p95_speed=float(np.percentile(speed_N, 95)) * per_second,
         moving_share=float(moving_HW.mean()),
-        coherence=float(speed_N.sum() / max(float(estimate.activity_HW[moving_HW].sum()), 1e-9)),
+        coherence=_coherence(estimate),
         direction=float(np.degrees(np.arctan2(dy, dx))) % 360.0,
     )
+
+
+def _coherence(estimate: MotionEstimate) -> float:
+    """Mean of |mean v| / mean |v| over the moving pixels, weighted by mean |v|."""
+    activity_N = estimate.activity_HW[estimate.moving_HW].astype(np.float64)
+    speed_N = np.hypot(*estimate.average_2HW[:, estimate.moving_HW].astype(np.float64))
+    return float(np.minimum(speed_N, activity_N).sum() / max(float(activity_N.sum()), 1e-9))

@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 from models.compiled import compiled
 from pipelines.moving_mask import Change, find_moving, sharpen_border
 from pipelines.optical_flow_methods import METHODS, OpticalFlowMethod, optical_flow_method
+from pipelines.travelling import travelling_share
 from storage.errors import UsageError
 
 __all__ = ["REFERENCE_FPS", "MotionEstimate", "OpticalFlowConfig", "average_motion", "grey_frame"]
 
 REFERENCE_FPS = 30.0  # all motion is stored as pixels per frame at this rate
 OUTLIER_SIGMAS = 3.0
+BUSY_SHARE = 0.4  # of a pixel's mean speed; below it the pixel rests
 # A frame that differs from the one before by less than this share of what is usual in the clip repeats it.
 DOUBLE_SHARE = 0.2
 FARTHEST_DOUBLE = 4.5  # steps of 30 fps; optical flow cannot bridge more
@@ -66,7 +68,8 @@ class MotionEstimate:
     `motion_2HW`: float32 px/frame at 30 fps, zero where still. `confidence_HW`: float32 in [0, 1], how
     coherent the pairs were, |mean v| / mean |v|, where forward and backward optical flow agree.
     `moving_HW`: bool. `average_2HW`: the average before the still part was set to zero.
-    `activity_HW`: mean |v|, px/frame at 30 fps.
+    `activity_HW`: mean |v|, px/frame at 30 fps. `persistence_HW`: share of
+    the pairs in which a pixel was about as fast as usual. `travelling`: see `pipelines.travelling`.
     """
 
     motion_2HW: NDArray[np.float32]  # noqa: N815
@@ -74,6 +77,8 @@ class MotionEstimate:
     moving_HW: NDArray[np.bool_]  # noqa: N815
     average_2HW: NDArray[np.float32]  # noqa: N815
     activity_HW: NDArray[np.float32]  # noqa: N815
+    persistence_HW: NDArray[np.float32]  # noqa: N815
+    travelling: float
 
 
 def average_motion(
@@ -94,7 +99,7 @@ def average_motion(
     steps_T = _steps(len(frames), fps, seconds)
     grey, steps_T = _without_doubles([grey_frame(frame) for frame in frames], steps_T)
     flows_THW2, agreement_HW, change = _pairwise(grey, steps_T, config)
-    average_HW2, activity_HW = _mean_without_outliers(flows_THW2)
+    average_HW2, activity_HW, persistence_HW = _mean_without_outliers(flows_THW2)
     # The floor keeps sensor noise on still ground from looking like incoherent motion.
     planes = np.ascontiguousarray(average_HW2.transpose(2, 0, 1))
     average_2HW = np.stack([cv2.GaussianBlur(plane, (0, 0), SMOOTH_PIXELS) for plane in planes])
@@ -108,6 +113,8 @@ def average_motion(
         moving_HW=moving_HW,
         average_2HW=average_2HW,
         activity_HW=activity_HW,
+        persistence_HW=persistence_HW,
+        travelling=travelling_share(flows_THW2),
     )
 
 
@@ -204,8 +211,9 @@ def _agreeing(
 @compiled
 def _mean_without_outliers(
     flows_THW2: NDArray[np.float32],
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean flow (H, W, 2) and mean speed (H, W) over time, without pairs beyond three standard deviations.
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """Mean flow (H, W, 2) and mean speed (H, W) over time, without pairs beyond three standard deviations,
+    and the share of all pairs in which a pixel was busy, (H, W).
 
     Where motion is steady, a slow pair is one in which optical flow lost the texture. So the mean leans to
     the mean weighted by speed there, by the square of the coherence; to and fro still cancels in either.
@@ -213,6 +221,8 @@ def _mean_without_outliers(
     frames, height, width, _ = flows_THW2.shape
     mean_HW2 = np.zeros((height, width, 2), dtype=np.float32)
     activity_HW = np.zeros((height, width), dtype=np.float32)
+    persistence_HW = np.zeros((height, width), dtype=np.float32)
+    usual = np.zeros(width, dtype=np.float32)
     weighted = np.zeros((width, 2), dtype=np.float32)
     total = np.zeros(width, dtype=np.float32)
     squares = np.zeros(width, dtype=np.float32)
@@ -229,6 +239,7 @@ def _mean_without_outliers(
                 total[x] += np.sqrt(square)
         for x in range(width):
             mean = total[x] / frames
+            usual[x] = mean
             reach = OUTLIER_SIGMAS * np.sqrt(max(squares[x] / frames - mean * mean, 0.0))
             # From here on `total` and `squares` hold the band's ends; the slack is for equal speeds.
             total[x] = mean - reach - 1e-4
@@ -238,6 +249,8 @@ def _mean_without_outliers(
                 dx = flows_THW2[t, y, x, 0]
                 dy = flows_THW2[t, y, x, 1]
                 speed = np.sqrt(dx * dx + dy * dy)
+                if speed > BUSY_SHARE * usual[x]:
+                    persistence_HW[y, x] += np.float32(1.0) / frames
                 if total[x] <= speed <= squares[x]:
                     mean_HW2[y, x, 0] += dx
                     mean_HW2[y, x, 1] += dy
@@ -253,7 +266,7 @@ def _mean_without_outliers(
             mean_HW2[y, x, 0] = share * sum_x + steady * weighted[x, 0] / sum_of_speeds
             mean_HW2[y, x, 1] = share * sum_y + steady * weighted[x, 1] / sum_of_speeds
             activity_HW[y, x] /= max(kept[x], 1.0)
-    return mean_HW2, activity_HW
+    return mean_HW2, activity_HW, persistence_HW
 
 
 def _still_limit(speed_HW: NDArray[np.float32], config: OpticalFlowConfig) -> float:

@@ -7,6 +7,7 @@ back, without decoding anything again.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from storage.errors import UsageError
@@ -15,6 +16,7 @@ from storage.reasons import Reason, Status
 __all__ = ["MEASURED", "SELECTED", "SelectionConfig", "select_row"]
 
 MEASURED = "measured"  # the stage of a row that has all its scores and waits for a judgement
+TOLERANCE = 1e-5
 SELECTED = "select"  # the stage of a row that was judged
 
 
@@ -24,8 +26,8 @@ class SelectionConfig:
 
     `least_speed`: mean speed of the moving pixels, diagonals of the picture per second. `least_moving` and
     `most_moving`: share of the picture that moves. `least_coherence`: how much of the motion is left in its
-    average. `largest_drift`: what is left of the camera's motion, share of the diagonal. `least_fluid`: see
-    `pipelines.fluidity`.
+    average. `largest_drift`: what is left of the camera's motion, share of the diagonal. `least_fluid` and
+    `most_sway`: see `pipelines.fluidity`. `most_text`: share of the picture that burnt-in text may cover.
     """
 
     least_speed: float = 0.004
@@ -33,7 +35,9 @@ class SelectionConfig:
     most_moving: float = 1.0
     least_coherence: float = 0.25
     largest_drift: float = 0.004
-    least_fluid: float = 0.0
+    least_fluid: float = 0.4
+    most_sway: float = 0.85
+    most_text: float = 0.03
 
     def __post_init__(self) -> None:
         if not 0 <= self.least_moving < self.most_moving <= 1:
@@ -43,7 +47,7 @@ class SelectionConfig:
             )
         if min(self.least_speed, self.largest_drift) < 0:
             raise UsageError("least_speed and largest_drift must be 0 or more")
-        for name in ("least_coherence", "least_fluid"):
+        for name in ("least_coherence", "least_fluid", "most_sway", "most_text"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{name} must be in [0, 1], got {getattr(self, name)}")
 
@@ -60,23 +64,21 @@ def select_row(row: dict[str, Any], config: SelectionConfig) -> dict[str, Any]:
 
 
 def _problem(row: dict[str, Any], config: SelectionConfig) -> tuple[Reason, str] | None:
-    share, speed = row["moving_share"], row["mean_speed"]
-    if share < config.least_moving:
-        return Reason.NO_MOTION, f"{share:.1%} of the picture moves, less than {config.least_moving:.1%}"
-    if speed < config.least_speed:
-        return Reason.NO_MOTION, f"moves at {speed:.4f} diagonals a second, less than {config.least_speed}"
-    if row["camera_drift"] > config.largest_drift:
-        drift = row["camera_drift"]
-        return (
-            Reason.CAMERA_MOTION,
-            f"the camera still moves by {drift:.2%}, more than {config.largest_drift:.2%}",
-        )
-    if share > config.most_moving:
-        return Reason.CAMERA_MOTION, f"{share:.0%} of the picture moves, more than {config.most_moving:.0%}"
-    if row["coherence"] < config.least_coherence:
-        coherence = row["coherence"]
-        return Reason.INCOHERENT_MOTION, f"coherence {coherence:.2f} is below {config.least_coherence}"
-    fluid = row.get("fluid_score")
-    if fluid is not None and fluid < config.least_fluid:
-        return Reason.NOT_FLUID, f"fluid score {fluid:.2f} is below {config.least_fluid}"
+    """The first limit that a row fails; text comes first, since a person would see it first."""
+    scores = row["scores"]
+    limits = (
+        (Reason.OVERLAY_TEXT, "text_share", scores["text_share"], 0.0, config.most_text),
+        (Reason.NOT_FLUID, "sway", scores["sway"], 0.0, config.most_sway),
+        (Reason.NO_MOTION, "moving_share", row["moving_share"], config.least_moving, inf),
+        (Reason.NO_MOTION, "mean_speed", row["mean_speed"], config.least_speed, inf),
+        (Reason.CAMERA_MOTION, "camera_drift", row["camera_drift"], 0.0, config.largest_drift),
+        (Reason.CAMERA_MOTION, "moving_share", row["moving_share"], 0.0, config.most_moving),
+        (Reason.INCOHERENT_MOTION, "coherence", row["coherence"], config.least_coherence, inf),
+        (Reason.NOT_FLUID, "fluid_score", row["fluid_score"], config.least_fluid, inf),
+    )
+    for reason, name, value, least, most in limits:
+        # The manifest keeps scores as float32, so that one that is 1 may read a little more.
+        if not least - TOLERANCE <= value <= most + TOLERANCE:
+            limit = f"at least {least:g}" if value < least else f"at most {most:g}"
+            return reason, f"{name} should be {limit}, got {value:.4g}"
     return None
