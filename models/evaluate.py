@@ -62,7 +62,7 @@ class EvaluationConfig:
 
     split: str = ""
     limit: int = 0
-    loops: int = 0
+    loops: int = 16
     examples: int = 8
     deep: bool = True
     groups: Mapping[str, str] = field(default_factory=dict)

@@ -16,10 +16,11 @@ from storage.samples import Sample, sample_key
 from storage.shards import write_shard
 
 FRAME_INDICES = (0, 8, 15, 22, 30)
+SMALL = (72, 128)
 
 
 def draw_sample(
-    number: int, *, source: int, split: str = "train", size_HW: tuple[int, int] = (72, 128)
+    number: int, *, source: int, split: str = "train", size_HW: tuple[int, int] = SMALL
 ) -> Sample:
     """A clip whose lower part drifts sideways; the direction shows in the colour, so it can be learnt."""
     rng = np.random.default_rng((number, source))
@@ -61,11 +62,17 @@ def draw_sample(
 
 
 def write_drawn_dataset(
-    url: str, *, sources: int = 4, per_source: int = 2, per_shard: int = 4, splits: Sequence[str] = ("train",)
+    url: str,
+    *,
+    sources: int = 4,
+    per_source: int = 2,
+    per_shard: int = 4,
+    splits: Sequence[str] = ("train",),
+    size_HW: tuple[int, int] = SMALL,
 ) -> list[str]:
     """Write a dataset of `sources` × `per_source` clips, the splits in turn by source. Returns the keys."""
     samples = [
-        draw_sample(number, source=source, split=splits[source % len(splits)])
+        draw_sample(number, source=source, split=splits[source % len(splits)], size_HW=size_HW)
         for source in range(sources)
         for number in range(per_source)
     ]

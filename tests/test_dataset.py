@@ -207,8 +207,11 @@ def test_dataset_of_nothing_but_damage_is_an_error(tmp_path: Path) -> None:
         first(loader_for(str(tmp_path)), 1)
 
 
-def test_remote_shards_come_through_a_bounded_cache(tmp_path: Path, url: str) -> None:
-    remote = "memory://loader/dataset"
+@pytest.mark.parametrize("store", ["memory", "s3"])
+def test_remote_shards_come_through_a_bounded_cache(
+    tmp_path: Path, url: str, store: str, request: pytest.FixtureRequest
+) -> None:
+    remote = "memory://loader/dataset" if store == "memory" else request.getfixturevalue("s3_url")
     for found in list_objects(url):
         write_bytes(f"{remote}/{found.key}", read_bytes(found.url))
     largest = max(found.size for found in list_objects(url, suffixes={".tar"}))

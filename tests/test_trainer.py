@@ -244,13 +244,35 @@ def test_early_stopping_keeps_the_best(data: str, tmp_path: Path) -> None:
     assert train("motion", frozen, data, str(tmp_path), resume=True).steps == summary.steps
 
 
-def test_training_into_an_object_store(data: str) -> None:
-    out = "memory://trainings/one"
-    summary = train("motion", config(steps=4, tensorboard=True), data, out)
+@pytest.mark.parametrize("store", ["memory", "s3"])
+def test_training_from_and_into_an_object_store(
+    data: str, store: str, request: pytest.FixtureRequest
+) -> None:
+    place = "memory://trainings" if store == "memory" else request.getfixturevalue("s3_url")
+    for found in list_objects(data):
+        write_bytes(f"{place}/data/{found.key}", read_bytes(found.url))
+    out = f"{place}/run"
+    stopped = train("motion", config(steps=4, tensorboard=True), f"{place}/data", out, on_progress=stop_at(2))
+    assert stopped.interrupted
+    summary = train("motion", config(steps=4, tensorboard=True), f"{place}/data", out, resume=True)
+    assert summary.steps == 4
     assert summary.checkpoint_url == f"{out}/best.safetensors" and exists(summary.checkpoint_url)
     names = {found.key for found in list_objects(out)}
     assert {"last.safetensors", "state.safetensors", "metrics.jsonl", "training.json"} <= names
     assert any(name.startswith("tensorboard/") for name in names)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("compiled", [False, True])
+def test_training_on_a_gpu(data: str, undisturbed: str, tmp_path: Path, compiled: bool) -> None:
+    """bfloat16 rounds, so the curve is only near that of the CPU."""
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    chosen = config(steps=60, learning_rate=0.004, device="cuda", compile=compiled)
+    train("motion", chosen, data, str(tmp_path))
+    curve, expected = losses(str(tmp_path)), losses(undisturbed)
+    assert curve[5] == pytest.approx(expected[5], rel=0.05)
+    assert curve[60] < 0.8 * curve[5]
 
 
 def test_other_samples_are_refused_on_resume(data: str, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ SIZE = (288, 512)
 
 
 def rate(steps: Iterator[int], seconds: float) -> tuple[float, float]:
-    """Items per second of an iterator that yields how many each of its steps made, and per second of processor."""
+    """Items per second, by clock and by processor, of an iterator that yields how many each step made."""
     next(steps)  # the first one opens shards and starts threads
     count, started, worked = 0, time.perf_counter(), time.process_time()
     while time.perf_counter() - started < seconds:
