@@ -67,7 +67,7 @@ def test_from_videos_to_a_gallery_on_an_object_store(s3_url: str) -> None:
         "torn.mp4"
     ]
     info = read_dataset_json(data)
-    assert info.samples == info.counts["ok"] == 2
+    assert info.samples == info.counts["ok"] == 2, built
     assert b"torn" in read_bytes(join_url(data, "report", "index.html"))
 
     trained = stillstream(
