@@ -41,7 +41,7 @@ def _still_strokes(frames: list[NDArray[np.uint8]], light: bool) -> NDArray[np.u
 def _covered(strokes_HW: NDArray[np.uint8], frame_HW: NDArray[np.uint8], light: bool) -> float:
     height, width = strokes_HW.shape
     shorter = min(height, width)
-    gap = max(5, round(0.03 * shorter))  # between the letters of a word
+    gap = max(5, round(0.05 * shorter))  # between the letters of a word
     joined_HW = cv2.morphologyEx(
         strokes_HW, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_RECT, (gap, 1))
     )

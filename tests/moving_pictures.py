@@ -19,7 +19,7 @@ SIZE = (144, 192)
 def texture(seed: int, size: tuple[int, int], *, grain: float = 2.5) -> NDArray[np.float32]:
     """Smooth noise of mean 128 that optical flow can follow, (H, W) float32."""
     noise = np.random.default_rng(seed).standard_normal(size).astype(np.float32)
-    margin = 16
+    margin = max(16, int(4 * grain))
     wrapped = np.pad(noise, margin, mode="wrap")
     smooth = cv2.GaussianBlur(wrapped, (0, 0), grain)[margin:-margin, margin:-margin]
     return 128 + 45 * smooth / smooth.std()
