@@ -47,8 +47,14 @@ def list_objects(
 
 
 def remove_temporaries(url: str | os.PathLike[str]) -> int:
-    """Delete the unfinished objects that killed jobs left under a folder; returns their number."""
+    """Delete what killed jobs left unfinished under a folder; returns how many objects that were.
+
+    To be called while no other job writes there. Buckets hold no unfinished objects, only unfinished
+    uploads, which are aborted without listing the bucket.
+    """
     location = parse_url(url)
+    if location.is_s3:
+        return _abort_uploads(location)
     left = [info for info in _walk(location) if is_temporary(info.key)]
     for info in left:
         target = parse_url(info.url)
@@ -58,6 +64,27 @@ def remove_temporaries(url: str | os.PathLike[str]) -> int:
             else:
                 filesystem(target).rm_file(target.path)
     return len(left)
+
+
+def _abort_uploads(location: Location) -> int:
+    bucket, key = location.bucket_and_key
+    prefix = key if key.endswith("/") or not key else f"{key}/"
+
+    def call(method: str, **arguments: str) -> dict[str, Any]:
+        fs = filesystem(location)
+        answer: dict[str, Any] = attempt_keeping_missing(
+            lambda: fs.call_s3(method, Bucket=bucket, **arguments), doing="clean", url=location.url
+        )
+        return answer
+
+    try:
+        uploads = call("list_multipart_uploads", Prefix=prefix).get("Uploads", [])
+    except FileNotFoundError:
+        return 0
+    for upload in uploads:
+        with contextlib.suppress(FileNotFoundError):
+            call("abort_multipart_upload", Key=upload["Key"], UploadId=upload["UploadId"])
+    return len(uploads)
 
 
 def _find(location: Location) -> Iterator[ObjectInfo]:

@@ -24,7 +24,7 @@ from storage import objects, retries
 from storage.digest import digest_bytes
 from storage.errors import StoreError, UsageError
 from storage.listing import list_objects
-from storage.locations import TEMPORARY_PREFIX, TEMPORARY_SUFFIX, is_temporary
+from storage.locations import TEMPORARY_PREFIX, TEMPORARY_SUFFIX, filesystem, is_temporary, parse_url
 from storage.video import encode_video
 
 ODD_NAMES = [
@@ -163,9 +163,25 @@ def test_temporaries_are_invisible_and_can_be_removed(any_url: str) -> None:
     left = f"sub/{TEMPORARY_PREFIX}0123456789abcdef{TEMPORARY_SUFFIX}"
     objects.write_bytes(objects.join_url(any_url, left), b"half")
     assert [info.key for info in list_objects(any_url)] == ["good.txt"]
-    assert objects.remove_temporaries(any_url) == 1
+    if not any_url.startswith("s3"):  # where we never make any
+        assert objects.remove_temporaries(any_url) == 1
     assert objects.remove_temporaries(any_url) == 0
     assert objects.remove_temporaries(objects.join_url(any_url, "no such folder")) == 0
+
+
+def test_uploads_of_killed_jobs_are_aborted(s3_server: SeaweedServer, s3_url: str) -> None:
+    def begin(url: str) -> None:
+        location = parse_url(url)
+        bucket, key = location.bucket_and_key
+        filesystem(location).call_s3("create_multipart_upload", Bucket=bucket, Key=key)
+
+    begin(f"{s3_url}/out/x.tar")
+    begin(f"{s3_url}/out/sub/y.tar")
+    begin(f"{s3_url}/outer/z.tar")
+    assert objects.remove_temporaries(f"{s3_url}/out") == 2
+    assert objects.remove_temporaries(f"{s3_url}/out") == 0
+    assert objects.remove_temporaries(s3_url) == 1
+    assert objects.remove_temporaries("s3://no-such-bucket-here/x") == 0
 
 
 def test_links_in_a_circle_end(tmp_path: Path) -> None:
