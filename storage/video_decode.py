@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import av.error
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,8 +22,8 @@ __all__ = ["decode_frames"]
 
 # Below this, decoding from the beginning costs less than a seek is worth.
 SEEK_FROM_SECONDS = 2.0
-# Containers whose packets carry times and whose seeks can be trusted.
-SEEKABLE = {"mov", "mp4", "matroska", "webm", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2"}
+# Containers whose packets all carry times (MPEG programme streams leave some out); a seek is checked.
+SEEKABLE = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "mpegts", "flv", "asf"}
 
 
 def decode_frames(
@@ -45,12 +46,35 @@ def decode_frames(
 def _decode(
     path: Path | str, start: float, end: float, max_side: int | None
 ) -> Iterator[tuple[float, NDArray[np.uint8]]]:
+    stretch = _stretch(path, start, end, max_side, seek=True)
+    try:
+        first = next(stretch, None)
+    except (_MissedError, MediaError):
+        if start < SEEK_FROM_SECONDS:
+            raise
+        # The seek led too far or to frames that cannot be decoded; from the beginning it may go well.
+        stretch = _stretch(path, start, end, max_side, seek=False)
+        first = next(stretch, None)
+    if first is not None:
+        yield first
+        yield from stretch
+
+
+class _MissedError(Exception):
+    """A seek led behind the wanted start."""
+
+
+def _stretch(
+    path: Path | str, start: float, end: float, max_side: int | None, *, seek: bool
+) -> Iterator[tuple[float, NDArray[np.uint8]]]:
     with open_video(path) as (container, stream), translating_ffmpeg(path):
         maker = PictureMaker(stream, max_side)
-        seeked = _seek(container, stream, start)
+        seeked = seek and _seek(container, stream, start)
         last, count = 0.0, 0
         for seconds, frame in _timed_frames(container, stream, path):
             last, count = seconds, count + 1
+            if seeked and count == 1 and seconds > start:
+                raise _MissedError
             if seconds >= end - 1e-6:
                 return
             if seconds >= start - 1e-6:
@@ -72,7 +96,10 @@ def _seek(container: Any, stream: Any, start: float) -> bool:
         return False
     # Half a second early: edit lists and reordered frames make the nearest key frame land a little late.
     target = int((start - 0.5) / stream.time_base) + (stream.start_time or 0)
-    container.seek(target, stream=stream, backward=True)
+    try:
+        container.seek(target, stream=stream, backward=True)
+    except av.error.FFmpegError as exc:
+        raise _MissedError from exc
     return True
 
 
