@@ -213,61 +213,86 @@ def _make(
             renderer=config.renderer,
         )
         living = animate_photo(photo.image_HW3, studio.networks, style, hints=hints, threads=studio.threads)
-    outputs = _publish(wanted, photo, living, studio, clock)
-    height, width = photo.image_HW3.shape[:2]
+    facts = _facts(config, photo, living)
+    exif = photo.exif if config.keep_metadata else None
+    outputs = _publish_pictures(wanted, photo, living, studio, clock, exif)
+    frames = _watched(living.frames, studio.stopped, clock)
+    del living  # its motion field is large, and from here on only the frames are needed
+    outputs |= _publish_loops(wanted, frames, studio, clock, exif)
     return Sidecar(
         photo=record.key,
         identity=identity,
         status=Status.OK,
         config=config.public(),
         outputs={
-            kind: {"path": wanted[kind], "bytes": file.size, "frames": file.frames}
-            for kind, file in outputs.items()
+            kind: {"path": wanted[kind], "bytes": outputs[kind].size, "frames": outputs[kind].frames}
+            for kind in wanted
         },
-        facts={
-            "seconds": round(config.frames / config.fps, 4),
-            "fps": config.fps,
-            "frames": config.frames,
-            "width": width,
-            "height": height,
-            "renderer": living.renderer,
-            "moving_share": round(living.moving_share, 5),
-            "confidence": round(living.confidence, 4),
-            "mean_speed": round(living.mean_speed, 4),
-            "category": living.category,
-        },
+        facts=facts,
         warnings=list(photo.warnings),
     )
 
 
-def _publish(
-    wanted: dict[str, str], photo: Photo, living: LivingPhoto, studio: Studio, clock: _Clock
+def _facts(config: AnimationConfig, photo: Photo, living: LivingPhoto) -> dict[str, object]:
+    height, width = photo.image_HW3.shape[:2]
+    return {
+        "seconds": round(config.frames / config.fps, 4),
+        "fps": config.fps,
+        "frames": config.frames,
+        "width": width,
+        "height": height,
+        "renderer": living.renderer,
+        "moving_share": round(living.moving_share, 5),
+        "confidence": round(living.confidence, 4),
+        "mean_speed": round(living.mean_speed, 4),
+        "category": living.category,
+    }
+
+
+def _publish_loops(
+    wanted: dict[str, str],
+    frames: Iterable[NDArray[np.uint8]],
+    studio: Studio,
+    clock: _Clock,
+    exif: bytes | None,
 ) -> dict[str, LoopFile]:
-    """Write every result of a photo, the loops first."""
-    config, out = studio.config, studio.out
-    exif = photo.exif if config.keep_metadata else None
+    """Write the loop in every wanted format; with several of them its frames wait on disk."""
+    config = studio.config
     options = LoopOptions(quality=config.quality, lossless=config.lossless, exif=exif)
     written: dict[str, LoopFile] = {}
+    formats = [format for format in config.format if format in wanted]
     with ExitStack() as stack:
-        formats = [format for format in config.format if format in wanted]
-        frames: Iterable[NDArray[np.uint8]] = _watched(living.frames, studio.stopped, clock)
         if len(formats) > 1:
             frames = stack.enter_context(FrameSpool(frames))
         for format in formats:
-            url, rendered = join_url(out, wanted[format]), clock.seconds.get("render", 0.0)
+            url, rendered = join_url(studio.out, wanted[format]), clock.seconds.get("render", 0.0)
             with clock.stage("encode"):
                 written[format] = write_loop(
                     frames, url, format=format, fps=config.fps, repeat=config.repeat, options=options
                 )
             # Frames are rendered while the encoder asks for them.
             clock.add("encode", rendered - clock.seconds.get("render", 0.0))
+    return written
+
+
+def _publish_pictures(  # noqa: PLR0913 (one photo with everything known about it)
+    wanted: dict[str, str],
+    photo: Photo,
+    living: LivingPhoto,
+    studio: Studio,
+    clock: _Clock,
+    exif: bytes | None,
+) -> dict[str, LoopFile]:
+    """Write what stands beside the loops: poster, motion as a picture, motion field."""
+    written: dict[str, LoopFile] = {}
+    places = {kind: join_url(studio.out, path) for kind, path in wanted.items()}
     with clock.stage("publish"):
         if "poster" in wanted:
-            written["poster"] = write_poster(photo.image_HW3, join_url(out, wanted["poster"]), exif=exif)
+            written["poster"] = write_poster(photo.image_HW3, places["poster"], exif=exif)
         if "motion" in wanted:
-            written["motion"] = _write_motion_picture(living.motion_2HW, join_url(out, wanted["motion"]))
+            written["motion"] = _write_motion_picture(living.motion_2HW, places["motion"])
         if "motion_field" in wanted:
-            written["motion_field"] = _write_motion(living.motion_2HW, join_url(out, wanted["motion_field"]))
+            written["motion_field"] = _write_motion(living.motion_2HW, places["motion_field"])
     return written
 
 

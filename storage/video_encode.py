@@ -23,6 +23,7 @@ __all__ = ["VIDEO_FORMATS", "VideoFormat", "encode_video", "video_encoders"]
 
 Frame = NDArray[np.uint8]
 BT709 = 1
+LARGE_PIXELS = 8_000_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +41,7 @@ class VideoFormat:
     chroma_place: str = "left"
     options: dict[str, str] = field(default_factory=dict)
     container_options: dict[str, str] = field(default_factory=dict)
+    large_options: dict[str, str] = field(default_factory=dict)  # for frames of more than LARGE_PIXELS
     codec_tag: str | None = None
 
 
@@ -51,6 +53,7 @@ VIDEO_FORMATS = {
         suffix=".mp4",
         # Adaptive quantisation 3 spends bits on dark still areas, which otherwise shimmer.
         options={"preset": "medium", "profile": "high", "x264-params": "aq-mode=3:threads=1"},
+        large_options={"x264-params": "aq-mode=3:threads=1:rc-lookahead=8"},
         container_options=FASTSTART,
     ),
     "webm": VideoFormat(
@@ -60,6 +63,7 @@ VIDEO_FORMATS = {
         chroma_place="center",
         crf_offset=10,
         options={"b": "0", "deadline": "good", "cpu-used": "3", "row-mt": "0"},
+        large_options={"lag-in-frames": "8"},
     ),
     "hevc": VideoFormat(
         container="mp4",
@@ -67,6 +71,7 @@ VIDEO_FORMATS = {
         suffix=".mp4",
         crf_offset=3,
         options={"preset": "medium", "x265-params": "log-level=none:pools=none:frame-threads=1"},
+        large_options={"x265-params": "log-level=none:pools=none:frame-threads=1:rc-lookahead=8:bframes=3"},
         container_options=FASTSTART,
         codec_tag="hvc1",  # the one Apple's players know
     ),
@@ -115,7 +120,10 @@ def encode_video(  # noqa: PLR0913 (the keyword-only ones are the settings of on
         with av.open(str(path), "w", format=chosen.container, options=chosen.container_options) as container:
             stream = _add_stream(container, chosen, rate, first.shape)
             stream.codec_context.gop_size = gop or max(round(10 * fps), 1)
-            stream.codec_context.options = {**chosen.options, "crf": str(crf + chosen.crf_offset)}
+            # The encoders look tens of frames ahead, which at 24 megapixels is gigabytes.
+            large = chosen.large_options if first.shape[0] * first.shape[1] > LARGE_PIXELS else {}
+            options = {**chosen.options, **large, "crf": str(crf + chosen.crf_offset)}
+            stream.codec_context.options = options
             return _mux(container, stream, chain([first], iterator), chosen.chroma_place)
 
 
