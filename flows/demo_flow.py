@@ -30,7 +30,7 @@ from storage.progress import OnProgress, Progress
 __all__ = ["demo_flow"]
 
 # Differs from the run called small: enough to see learning, short enough to wait for.
-TRAINING = {"run": "small", "steps": 120, "validate_every": 60, "save_every": 60, "log_every": 10}
+TRAINING = {"run": "small", "steps": 200, "validate_every": 100, "save_every": 100, "log_every": 10}
 # Enough clips to tell good weights from bad ones; whole loops are the slow part.
 JUDGEMENT = {"limit": 5, "loops": 1, "examples": 5, "deep": False}
 

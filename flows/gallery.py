@@ -23,8 +23,16 @@ __all__ = ["GalleryConfig", "GallerySummary", "gallery_items", "publish_gallery"
 
 LEDGER = "ledger.parquet"
 PAGE = "index.html"
-VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov")
-PICTURE_SUFFIXES = (".gif", ".webp", ".avif", ".png", ".apng")
+PICTURE_SUFFIXES = (".webp", ".avif", ".gif", ".apng", ".png")
+# Suffix, how well browsers play it (less is better), what the page makes of it.
+LOOP_KINDS: tuple[tuple[str, int, str], ...] = (
+    (".hevc.mp4", 4, "video"),
+    (".av1.mp4", 2, "video"),
+    (".mp4", 0, "video"),
+    (".webm", 1, "video"),
+    *((suffix, 3, "picture") for suffix in PICTURE_SUFFIXES),
+)
+FRAMES = (5, "frames")
 # Shares of the picture's diagonal per second that a viewer calls slow or fast.
 GENTLE, SWIFT = 0.02, 0.08
 
@@ -115,21 +123,26 @@ def gallery_items(rows: Iterable[Mapping[str, Any]], url: str) -> Iterator[dict[
 def _links(outputs: Iterable[str], url: str) -> dict[str, str]:
     """Loop (l) and its kind (t), poster (p) and motion picture (m) among a photo's outputs."""
     links: dict[str, str] = {}
+    loops: list[tuple[int, str, str]] = []
     for output in outputs:
         key = _relative(output, url)
         name = posixpath.basename(key.rstrip("/")).lower()
         if ".poster." in name:
             links["p"] = link_to(key)
         elif ".motion." in name:
-            if name.endswith(PICTURE_SUFFIXES + (".jpg",)):
+            if name.endswith((*PICTURE_SUFFIXES, ".jpg")):
                 links["m"] = link_to(key)
-        elif name.endswith(VIDEO_SUFFIXES):
-            links |= {"l": link_to(key), "t": "video"}
-        elif name.endswith(PICTURE_SUFFIXES) and not name.removesuffix(".png").isdigit():
-            links |= {"l": link_to(key), "t": "picture"}
-        elif "l" not in links and not name.endswith(".json"):
-            links |= {"l": link_to(key), "t": "frames"}
+        elif not name.endswith(".json"):
+            loops.append((*_loop_kind(name), key))
+    if loops:
+        _, kind, key = min(loops)
+        links |= {"l": link_to(key), "t": kind}
     return links
+
+
+def _loop_kind(name: str) -> tuple[int, str]:
+    """How well browsers play a loop (less is better), and what the page makes of it."""
+    return next(((rank, kind) for suffix, rank, kind in LOOP_KINDS if name.endswith(suffix)), FRAMES)
 
 
 def _relative(output: str, url: str) -> str:

@@ -138,7 +138,7 @@ def gather_statistics(rows: Iterable[Mapping[str, Any]]) -> DatasetStatistics:
 
 
 def _title(dataset_url: str) -> str:
-    return f"Dataset {dataset_url.rstrip('/').rpartition('/')[2] or dataset_url}"
+    return f"Dataset “{dataset_url.rstrip('/').rpartition('/')[2] or dataset_url}”"
 
 
 def _figures(statistics: DatasetStatistics, info: DatasetInfo) -> list[tuple[str, str]]:

@@ -122,6 +122,19 @@ def test_outputs_are_found_whether_relative_or_whole() -> None:
     assert (item["l"], item["t"], item["p"]) == ("./x/a.mp4", "video", "./x/a.poster.jpg")
 
 
+@pytest.mark.parametrize(
+    ("outputs", "loop", "kind"),
+    [
+        (["a.gif", "a.mp4", "a.webm"], "./a.mp4", "video"),
+        (["a.hevc.mp4", "a.webp"], "./a.webp", "picture"),
+        (["a", "a.poster.jpg", "a.motion.npy", "a.json"], "./a", "frames"),
+    ],
+)
+def test_the_loop_that_browsers_play_best_is_shown(outputs: list[str], loop: str, kind: str) -> None:
+    (item,) = gallery_items([ledger_row("a.jpg", outputs=outputs)], "loops")
+    assert (item["l"], item["t"]) == (loop, kind) and "m" not in item
+
+
 def test_a_large_library_shows_its_newest(tmp_path: Path) -> None:
     start = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
     rows = [
