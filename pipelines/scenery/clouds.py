@@ -18,7 +18,7 @@ from pipelines.scenery.light import Light, choose_light, smoothstep
 from pipelines.scenery.picture import Paint, Picture, make_picture
 from pipelines.scenery.terrain import Camera
 from pipelines.scenery.texture import Coordinates, Mapping, lay_coordinates
-from pipelines.scenery.waves import Waves, coarse_waves, make_waves, sample_waves, visible_motion
+from pipelines.scenery.waves import Waves, make_waves, sample_waves, split_waves, visible_motion
 
 __all__ = ["draw_clouds"]
 
@@ -140,7 +140,7 @@ def _painter(land: Land, coordinates: Coordinates, style: _Style, cover: Floats,
     rng = np.random.default_rng([seed, 41])
     billows = float(rng.uniform(120.0, 240.0)) * unit
     puffs = _pile(coordinates, style, billows, unit, seed)
-    coarse = coarse_waves(puffs, 3)
+    coarse, detail = split_waves(puffs, 3)
     fine = (unit * np.maximum(0.6, style.scale_P)).astype(np.float32)
     lengths = [(26 * fine, 17 * fine), (12 * fine, 8 * fine)]
     wisps = make_waves(coordinates, lengths, seed=seed + 9, gain=0.8)
@@ -152,8 +152,9 @@ def _painter(land: Land, coordinates: Coordinates, style: _Style, cover: Floats,
     shift = (-0.6 * lean, -rise if style.bank else 0.8 * rise)
 
     def paint(image: Floats, time: float) -> None:
-        density = sample_waves(puffs, time)
-        facing = sample_waves(coarse, time) - sample_waves(coarse, time, shift=shift)
+        bulk = sample_waves(coarse, time)
+        density = bulk + sample_waves(detail, time)
+        facing = bulk - sample_waves(coarse, time, shift=shift)
         wisp = sample_waves(wisps, time)
         _puff(image.reshape(-1, 3), place, (density, facing, wisp), colours, (style.bias_P, cover))
 

@@ -247,7 +247,7 @@ def compose_land(  # noqa: PLR0913 - a picture needs all of these
     """Draw sky, relief and trees, and their mirror. Trees keep away where `clear` is 0."""
     factor = 2 if camera.size[0] <= 800 else 1
     fine = camera.larger(factor)
-    ground = survey(fine, relief, light, depths=720 if camera.size[0] <= 800 else 1000, focus=focus)
+    ground = survey(fine, relief, light, depths=600 if camera.size[0] <= 800 else 900, focus=focus)
     colours = shade(ground, _albedo(ground, biome, seed), light)
     seen = view(ground)
     y, x = np.mgrid[0 : fine.size[0], 0 : fine.size[1]]

@@ -93,7 +93,7 @@ def fill_sea(land: Land, coordinates: Coordinates, look: WaterLook, *, seed: int
     """Fill a land's water with swell that moves by `coordinates` (a across the view, b into it)."""
     camera = land.camera
     py, px = np.nonzero(coordinates.pixels)
-    limit = 0.40 + 0.85 * nearness(camera, py)
+    limit = 0.36 + 0.85 * nearness(camera, py)
     spans = (76.0, 34.0, 15.0) if camera.size[0] <= 576 else (76.0, 34.0, 15.0, 7.0)
     x, z = project_ground(camera, px.astype(np.float64), py.astype(np.float64))
     patch = noise.fractal(x / 60.0, z / 60.0, seed=seed + 3, octaves=4)

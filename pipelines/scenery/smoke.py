@@ -18,7 +18,7 @@ from pipelines.scenery.light import Light, choose_light, smoothstep
 from pipelines.scenery.picture import Paint, Picture, make_picture
 from pipelines.scenery.terrain import Camera, Relief
 from pipelines.scenery.texture import Coordinates, lay_coordinates
-from pipelines.scenery.waves import coarse_waves, make_waves, sample_waves
+from pipelines.scenery.waves import make_waves, sample_waves, split_waves
 
 __all__ = ["draw_smoke"]
 
@@ -174,14 +174,15 @@ def _painter(
         length = np.maximum(wide_P * 1.1 * 0.5**n, 6.0)
         lengths.append((0.9 * length, length))
     puffs = make_waves(coordinates, lengths, seed=seed, gain=0.62, crests=-1.0)
-    coarse = coarse_waves(puffs, 4)
+    coarse, fine = split_waves(puffs, 4)
     place = np.flatnonzero(coordinates.pixels)
     # The second lookup lies towards the light: across the plume and a little up it.
     shift = (-0.10 * float(np.median(wide_P)) * float(np.median(coordinates.steep_a_P)), -0.22 * side)
 
     def paint(image: Floats, time: float) -> None:
-        density = sample_waves(puffs, time)
-        facing = sample_waves(coarse, time) - sample_waves(coarse, time, shift=shift)
+        bulk = sample_waves(coarse, time)
+        density = bulk + sample_waves(fine, time)
+        facing = bulk - sample_waves(coarse, time, shift=shift)
         _billow(image.reshape(-1, 3), place, (density, facing), colours, shape)
 
     return paint

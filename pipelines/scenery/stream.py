@@ -71,9 +71,10 @@ class Stream:
         out = bed * (1.0 - valley) + np.maximum(land, 0.6) * valley
         for bx, bz, radius in self.boulders:
             d = np.hypot(x - bx, (z - bz) * 0.9) / radius
-            lump = 0.35 * noise.fractal(x / radius * 1.3, z / radius * 1.3, seed=seed + 35, octaves=5)
-            dome = radius * (0.75 - 0.95 * d * d + lump)
-            out = np.where(d < 1.6, np.maximum(out, dome), out)
+            here = d < 1.6
+            at_x, at_z = x[here] / radius * 1.3, z[here] / radius * 1.3
+            lump = 0.35 * noise.fractal(at_x, at_z, seed=seed + 35, octaves=5)
+            out[here] = np.maximum(out[here], radius * (0.75 - 0.95 * d[here] ** 2 + lump))
         return np.asarray(out, np.float32)
 
     def wakes(self, x: Doubles, z: Doubles, towards: float) -> Doubles:

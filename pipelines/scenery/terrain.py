@@ -144,14 +144,14 @@ def survey(
 ) -> Ground:
     """Sample the relief over the camera's view, with normals and the sun's shadows.
 
-    `focus`: a stretch of depths to sample as many times again, for a cliff seen from the front.
+    `focus`: a stretch of depths to sample half as many times again, for a cliff seen from the front.
     """
     height_px, width = camera.size
     lowest = (height_px - camera.horizon_px) / camera.focal_px
     near = 0.35 * camera.height / max(lowest, 0.05)
     log_depth = np.linspace(np.log(near), np.log(far), depths)
     if focus is not None:
-        extra = np.linspace(np.log(focus[0]), np.log(focus[1]), depths)
+        extra = np.linspace(np.log(focus[0]), np.log(focus[1]), depths // 2)
         log_depth = np.sort(np.concatenate([log_depth, extra]))
         depths = log_depth.size
     right, _ = camera.directions(np.arange(width), np.zeros(width))

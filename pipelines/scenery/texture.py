@@ -125,7 +125,7 @@ def _sample(
             i = q & 1
             j = q >> 1
             weight = (share_a[p] if i else 1.0 - share_a[p]) * (share_b[p] if j else 1.0 - share_b[p])
-            if weight < 0.004:
+            if weight < 0.02:
                 continue
             ka = level_a[p] + i
             kb = level_b[p] + j

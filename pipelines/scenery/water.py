@@ -63,7 +63,7 @@ def lie_flat(
     _, up = camera.directions(np.zeros(rows_P.size), rows_P)
     flat = np.clip(1.7 * np.abs(up), 0.0, 0.9)
     wide = [np.asarray(span * unit * limit_P, np.float32) for span in spans]
-    return [(w, np.maximum(w * flat, 5.2 * unit * np.sqrt(limit_P)).astype(np.float32)) for w in wide]
+    return [(w, np.maximum(w * flat, 6.4 * unit * np.sqrt(limit_P)).astype(np.float32)) for w in wide]
 
 
 def _throw(mirror: Floats, rows: Floats) -> Floats:

@@ -147,7 +147,7 @@ class _Drop:
 def _choose_drop(rng: np.random.Generator, camera: Camera, cliff: _Cliff, speed: float) -> _Drop:
     lip = float(camera.row_of(cliff.tall, cliff.distance + 1.0 + 0.05 * cliff.tall))
     foot = float(camera.row_of(0.0, cliff.distance))
-    fast = speed * float(rng.uniform(3.2, 6.0)) * camera.size[0] / 360.0
+    fast = speed * float(rng.uniform(2.8, 5.8)) * camera.size[0] / 360.0
     begin = 0.42 * fast
     return _Drop(
         lip_row=lip,
@@ -169,7 +169,7 @@ def _shape(drop: _Drop, fall: Coordinates, visible: Floats, seed: int) -> tuple[
     ragged = noise.fractal(h / (16 * unit), np.sign(b) * 9.0, seed=seed + 8, octaves=4)
     edge = smoothstep(1.0, 0.84, np.abs(b) + 0.10 * ragged)
     cover = edge * smoothstep(0.0, 4.0 * unit, h) * visible[fall.pixels]
-    mist = 0.45 * np.exp(-(drop.foot_row - y) / (0.10 * drop.drop))
+    mist = 0.30 * np.exp(-(drop.foot_row - y) / (0.06 * drop.drop))
     return (0.80 + 0.30 * strands).astype(np.float32), cover.astype(np.float32), mist.astype(np.float32)
 
 

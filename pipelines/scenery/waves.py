@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipelines.scenery.light import smoothstep
 from pipelines.scenery.texture import Band, Coordinates, make_band, sample_band
 
-__all__ = ["Waves", "coarse_waves", "make_waves", "sample_waves", "visible_motion"]
+__all__ = ["Waves", "make_waves", "sample_waves", "split_waves", "visible_motion"]
 
 Floats = NDArray[np.float32]
 Lengths = Sequence[tuple[Floats | float, Floats | float]]
@@ -28,13 +28,16 @@ class Waves:
     coordinates: Coordinates
     bands: tuple[Band, ...]
     strengths: tuple[float, ...]
-    crests: float = 0.0  # 1: finer bands as sharp crests, -1: as round puffs, 0: as soft lumps
+    crests: tuple[float, ...]  # for each band 1: sharp crests, -1: round puffs, 0: soft lumps
 
 
 def make_waves(
     coordinates: Coordinates, lengths: Lengths, *, seed: int, gain: float = 0.75, crests: float = 0.0
 ) -> Waves:
-    """Bands with the given wavelengths in pixels along the pattern's a and b, each `gain` times the last."""
+    """Bands with the given wavelengths in pixels along the pattern's a and b, each `gain` times the last.
+
+    `crests` shapes all but the first band: 1 into sharp crests, -1 into round puffs.
+    """
     bands = tuple(
         make_band(coordinates, along, across, seed=seed * 31 + 7 * n + 1)
         for n, (along, across) in enumerate(lengths)
@@ -42,22 +45,31 @@ def make_waves(
     strengths = np.array([gain**n for n in range(len(bands))])
     strengths /= np.sqrt((strengths**2).sum())
     return Waves(
-        coordinates=coordinates, bands=bands, strengths=tuple(float(s) for s in strengths), crests=crests
+        coordinates=coordinates,
+        bands=bands,
+        strengths=tuple(float(s) for s in strengths),
+        crests=tuple(crests if n else 0.0 for n in range(len(bands))),
     )
 
 
-def coarse_waves(waves: Waves, count: int) -> Waves:
-    """The first bands alone."""
-    return replace(waves, bands=waves.bands[:count], strengths=waves.strengths[:count])
+def split_waves(waves: Waves, count: int) -> tuple[Waves, Waves]:
+    """The first bands and the others: their samples add up to the whole's."""
+
+    def part(some: slice) -> Waves:
+        return replace(
+            waves, bands=waves.bands[some], strengths=waves.strengths[some], crests=waves.crests[some]
+        )
+
+    return part(slice(0, count)), part(slice(count, None))
 
 
 def sample_waves(waves: Waves, time: float, *, shift: tuple[float, float] = (0.0, 0.0)) -> Floats:
     """The summed bands (P,), mean 0 and deviation about 1, at a time in frames."""
     total = np.zeros(waves.coordinates.a_P.size, np.float32)
-    for n, (band, strength) in enumerate(zip(waves.bands, waves.strengths, strict=True)):
+    for band, strength, crests in zip(waves.bands, waves.strengths, waves.crests, strict=True):
         value = sample_band(waves.coordinates, band, time, shift=shift)
-        if waves.crests and n:
-            value = np.float32(1.7 * waves.crests) * (np.float32(0.8) - np.abs(value))
+        if crests:
+            value = np.float32(1.7 * crests) * (np.float32(0.8) - np.abs(value))
         total += np.float32(strength) * value
     return total
 

@@ -1,9 +1,9 @@
-# ruff: noqa: N803 - names carry their dimensions
+# ruff: noqa: N803, N806 - names carry their dimensions
 """Which optical flow method should measure motion: error of the averaged field, and pairs a second.
 
     python tests/benchmarks/flow_methods.py [--pairs 8] [--methods dis_fast,farneback] [--write]
 
-Every method of pipelines.optical_flow_methods sees the same H.264 clips of drawn scenes whose motion is known:
+Every method of pipelines.optical_flow_methods sees the same H.264 clips of drawn scenes with known motion:
 textured (a river, a waterfall) and smooth (clouds out of focus), slow (95 % of the moving pixels below
 1 px/frame) and fast (12 px/frame), at crf 18 and 30. The error is that of the mean over the pairs, as the
 dataset takes it, over moving and over still pixels. Speed is one thread's CPU time, so that a busy machine
@@ -126,23 +126,20 @@ def table(results: dict[str, list[Score]]) -> str:
 
 
 def report(results: dict[str, list[Score]], pairs: int) -> str:
-    zero = np.mean(
-        [
-            np.hypot(*s.clip.scene.motion_2HW)[s.clip.scene.moving_HW].mean()
-            for s in next(iter(results.values()))
-        ]
-    )
+    scenes = [score.clip.scene for score in next(iter(results.values()))]
+    zero = np.mean([np.hypot(*scene.motion_2HW)[scene.moving_HW].mean() for scene in scenes])
     return f"""# Optical flow methods
 
 End-point error in pixels a frame of the field averaged over {pairs} pairs, on moving pixels unless it says
-still, {SIZE[1]}x{SIZE[0]}, H.264; pairs a second on one thread (CPU time). No motion at all would be {zero:.3f}.
+still, {SIZE[1]}x{SIZE[0]}, H.264; pairs a second on one thread (CPU time).
+No motion at all would score {zero:.3f}.
 
 {table(results)}
 
 - Scenes: {", ".join(f"{k} {s}" + (f" blurred by {b:g} px" if b else "") for k, s, b in SCENES)};
   slow and fast are 95th percentiles of {SPEEDS["slow"]:g} and {SPEEDS["fast"]:g} px/frame.
-- Machine: {cpu_name()}, one thread; Python {platform.python_version()}, OpenCV {cv2.__version__}, numpy {np.__version__},
-  PyAV {av.__version__}.
+- Machine: {cpu_name()}, one thread; Python {platform.python_version()}, OpenCV {cv2.__version__},
+  numpy {np.__version__}, PyAV {av.__version__}.
 - Command: `python {" ".join(["tests/benchmarks/flow_methods.py", *sys.argv[1:]])}`
 """
 
@@ -150,9 +147,8 @@ still, {SIZE[1]}x{SIZE[0]}, H.264; pairs a second on one thread (CPU time). No m
 def cpu_name() -> str:
     """The processor's name, where the system tells."""
     info = Path("/proc/cpuinfo")
-    names = [
-        line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
-    ]
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
 
 
