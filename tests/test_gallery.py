@@ -95,7 +95,8 @@ def wait_until(session: Any, script: str, *, seconds: float = 30.0) -> Any:
 def play_all(session: Any, wanted: bool) -> None:
     """Set the switch: a browser without a mouse starts with it on."""
     session.execute_script(
-        "const b = document.getElementById('play'); if ((b.ariaPressed === 'true') !== arguments[0]) b.click()",
+        "const b = document.getElementById('play');"
+        "if ((b.ariaPressed === 'true') !== arguments[0]) b.click()",
         wanted,
     )
 
