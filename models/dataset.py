@@ -16,11 +16,12 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 import torch
@@ -57,6 +58,7 @@ Balance = Literal["none", "source", "category"]
 NEIGHBOURS = 256  # a replacement comes from this many draws on either side: likely in a shard that is at hand
 NEAR_TRIES = 16
 TRIES = 64
+FETCHED_AHEAD = 512  # draws whose remote shards are copied before they are needed
 MANIFEST_COLUMNS = ["key", "status", "shard", "split", "source", "category"]
 
 
@@ -163,42 +165,63 @@ def read_index(urls: Sequence[str]) -> SampleIndex:
     """Read dataset.json and the manifest of every dataset. Raises FormatError for one without its commit."""
     shards: list[str] = []
     sizes: list[int] = []
-    rows: list[tuple[int, str, str, str, str, int]] = []
+    names = ("key", "shard", "split", "source", "category", "dataset")
+    columns: dict[str, list[NDArray[Any]]] = {name: [] for name in names}
     for number, url in enumerate(urls):
         info = read_dataset_json(url)
-        place = {shard.name: len(shards) + i for i, shard in enumerate(info.shards)}
+        found = _ok_columns(url)
+        found["shard"] = len(shards) + _numbers_of(found["shard"], [shard.name for shard in info.shards], url)
+        found["dataset"] = np.full(len(found["key"]), number, np.int32)
+        for name, values in columns.items():
+            values.append(found[name])
         shards += [shard_url(url, shard.name) for shard in info.shards]
         sizes += [shard.bytes for shard in info.shards]
-        table = read_table(manifest_url(url), columns=MANIFEST_COLUMNS).to_pylist()
-        for row in table:
-            if row["status"] != "ok":
-                continue
-            if row["shard"] not in place:
-                raise FormatError(
-                    f"{url}: sample {row['key']} lies in shard {row['shard']!r}, which dataset.json does "
-                    "not list; build the dataset again"
-                )
-            source, category = row["source"] or row["key"], row["category"] or ""
-            rows.append((place[row["shard"]], row["key"], source, category, row["split"] or "train", number))
-    if not rows:
+    joined = {name: np.concatenate(values) for name, values in columns.items()}
+    if len(joined["key"]) == 0:
         raise UsageError(
             f"no samples in {', '.join(urls)}: every item was rejected or failed, see its report"
         )
-    rows.sort(key=lambda row: (row[0], row[1]))  # whatever the order of the manifest's rows
-    sources, source_N = np.unique([row[2] for row in rows], return_inverse=True)
-    categories, category_N = np.unique([row[3] for row in rows], return_inverse=True)
+    order = np.lexsort((joined["key"], joined["shard"]))  # whatever the order of the manifest's rows
+    joined = {name: values[order] for name, values in joined.items()}
+    sources, source_N = np.unique(joined["source"], return_inverse=True)
+    categories, category_N = np.unique(joined["category"], return_inverse=True)
     return SampleIndex(
         shards=tuple(shards),
         shard_bytes=tuple(sizes),
-        shard_N=np.array([row[0] for row in rows], np.int32),
-        key_N=np.array([row[1] for row in rows]),
+        shard_N=joined["shard"].astype(np.int32),
+        key_N=joined["key"],
         source_N=source_N.astype(np.int32),
         category_N=category_N.astype(np.int32),
-        split_N=np.array([row[4] for row in rows]),
-        dataset_N=np.array([row[5] for row in rows], np.int32),
-        sources=tuple(str(source) for source in sources),
-        categories=tuple(str(category) for category in categories),
+        split_N=joined["split"],
+        dataset_N=joined["dataset"],
+        sources=tuple(sources.tolist()),
+        categories=tuple(categories.tolist()),
     )
+
+
+def _ok_columns(url: str) -> dict[str, NDArray[Any]]:
+    """The manifest's columns for the samples that are there, as arrays: a million rows fit in memory."""
+    table = read_table(manifest_url(url), columns=MANIFEST_COLUMNS)
+    kept = np.array(table["status"].to_pylist(), object) == "ok"
+    missing = {"split": "train"}
+    found = {}
+    for name in MANIFEST_COLUMNS:
+        values = [missing.get(name, "") if value is None else value for value in table[name].to_pylist()]
+        found[name] = np.array(values, np.str_)[kept]
+    return found
+
+
+def _numbers_of(names_N: NDArray[Any], shards: list[str], url: str) -> NDArray[np.int64]:
+    """Each sample's shard as its number in dataset.json. Raises FormatError for one that is not there."""
+    known = {name: number for number, name in enumerate(shards)}
+    distinct, place = np.unique(names_N, return_inverse=True)
+    for name in distinct.tolist():
+        if name not in known:
+            raise FormatError(
+                f"{url}: samples lie in shard {name!r}, which dataset.json does not list; "
+                "build the dataset again"
+            )
+    return np.array([known[name] for name in distinct.tolist()], np.int64)[place]
 
 
 def draw_weights(index: SampleIndex, config: DataConfig) -> NDArray[np.float64]:
@@ -264,6 +287,10 @@ class SampleReader:
                 logger.warning("skipped sample %s of %s: %s", key, shard, exc)
             return None
 
+    def fetch_ahead(self, shards: Iterable[int]) -> None:
+        """Start copying remote shards that are not at hand yet."""
+        self._store.fetch_ahead(shards)
+
     def close(self) -> None:
         """Remove the temporary copies of remote shards."""
         self._store.close()
@@ -316,10 +343,31 @@ class ShardLoader:
             draws = range(start + self.rank * share, start + (self.rank + 1) * share)
             return [partial(self._example, draw, start, orders) for draw in draws]
 
-        starts = iter(range(position, 2**62, self.batch_size))
+        def starts() -> Iterator[int]:
+            for start in range(position, 2**62, self.batch_size):
+                self._fetch_ahead(start, orders)
+                yield start
+
         ahead = 2 + 2 * self.config.workers // share
-        for start, made in _made_ahead(starts, examples, self.config.workers, ahead):
-            yield Batch(tensors=collate(made), position=start + self.batch_size)
+        made_ahead = cast(
+            Generator[tuple[int, list[Example]]], _made_ahead(starts(), examples, self.config.workers, ahead)
+        )
+        with closing(made_ahead):
+            for start, made in made_ahead:
+                yield Batch(tensors=collate(made), position=start + self.batch_size)
+
+    def _fetch_ahead(self, start: int, orders: Callable[[int], NDArray[np.int64]]) -> None:
+        """Have the shards of the draws to come copied here, as far as half the cache holds them."""
+        index = self.reader.index
+        epoch, draw = divmod(start, len(index))
+        coming = index.shard_N[orders(epoch)[draw : draw + FETCHED_AHEAD]]
+        shards, room = [], self.config.cache_bytes // 2
+        for shard in dict.fromkeys(coming.tolist()):
+            room -= index.shard_bytes[shard]
+            if room < 0:
+                break
+            shards.append(shard)
+        self.reader.fetch_ahead(shards)
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         return epoch_order(self.reader.index, self.config, seed=self.seed, epoch=epoch)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tarfile
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from storage.digest import digest_bytes
@@ -35,7 +37,11 @@ class ShardStore:
         self._limit = limit
         self._own_cache = not cache
         self._cache = cache
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
+        self._downloads: dict[int, threading.Lock] = {}
+        self._fetcher = ThreadPoolExecutor(1, thread_name_prefix="shards")
+        self._asked: set[int] = set()
+        self._is_local = [parse_url(url).is_local for url in self._shards]
         self._contents: OrderedDict[int, dict[str, Members]] = OrderedDict()
         self._copies: OrderedDict[int, tuple[Path, int]] = OrderedDict()
 
@@ -56,8 +62,24 @@ class ShardStore:
                     self._copies.pop(shard, None)
         raise FormatError(f"shard {self._shards[shard]} is missing; build the dataset again or restore it")
 
+    def fetch_ahead(self, shards: Iterable[int]) -> None:
+        """Copy remote shards in the background; what fails there fails again when it is read."""
+        for shard in shards:
+            with self._lock:
+                known = self._is_local[shard] or shard in self._copies or shard in self._asked
+                self._asked |= set() if known else {shard}
+            if not known:
+                self._fetcher.submit(self._fetch, shard)
+
+    def _fetch(self, shard: int) -> None:
+        with contextlib.suppress(FormatError, StoreError):
+            self._path(shard)
+        with self._lock:
+            self._asked.discard(shard)
+
     def close(self) -> None:
-        """Remove the temporary folder, if it was ours."""
+        """Stop copying, and remove the temporary folder if it was ours."""
+        self._fetcher.shutdown(wait=True, cancel_futures=True)
         if self._own_cache and self._cache:
             shutil.rmtree(self._cache, ignore_errors=True)
             self._cache = ""
@@ -67,29 +89,38 @@ class ShardStore:
             if shard in self._contents:
                 self._contents.move_to_end(shard)
                 return self._contents[shard]
-            contents = self._contents[shard] = table_of_contents(path)
+        contents = table_of_contents(path)
+        with self._lock:
+            self._contents[shard] = contents
             while len(self._contents) > OPEN_INDEXES:
                 self._contents.popitem(last=False)
-            return contents
+        return contents
 
     def _path(self, shard: int) -> Path:
-        url = self._shards[shard]
-        location = parse_url(url)
-        if location.is_local:
-            return local_path(location)
-        with self._lock:  # one download at a time: the next draws mostly want the same shard
-            if shard in self._copies:
-                self._copies.move_to_end(shard)
-                return self._copies[shard][0]
-            self._cache = self._cache or tempfile.mkdtemp(prefix="stillstream-shards-")
-            path = Path(self._cache) / f"{digest_bytes(url.encode())[:32]}.tar"
+        if self._is_local[shard]:
+            return local_path(parse_url(self._shards[shard]))
+        with self._lock:
+            downloading = self._downloads.setdefault(shard, threading.Lock())
+        with downloading:  # several threads may want the same shard; others are not held up
+            with self._lock:
+                if shard in self._copies:
+                    self._copies.move_to_end(shard)
+                    return self._copies[shard][0]
+                self._cache = self._cache or tempfile.mkdtemp(prefix="stillstream-shards-")
+                path = Path(self._cache) / f"{digest_bytes(self._shards[shard].encode())[:32]}.tar"
             if not path.exists():
-                _download(url, path)
-            self._copies[shard] = (path, path.stat().st_size)
-            while len(self._copies) > 1 and sum(size for _, size in self._copies.values()) > self._limit:
-                _, (oldest, _) = self._copies.popitem(last=False)
-                oldest.unlink(missing_ok=True)
+                _download(self._shards[shard], path)
+            with self._lock:
+                self._copies[shard] = (path, path.stat().st_size)
+                self._make_room()
             return path
+
+    def _make_room(self) -> None:
+        """Remove the copies used longest ago until the rest fits; the newest one always stays."""
+        while len(self._copies) > 1 and sum(size for _, size in self._copies.values()) > self._limit:
+            oldest, (path, _) = self._copies.popitem(last=False)
+            path.unlink(missing_ok=True)
+            self._contents.pop(oldest, None)
 
 
 def table_of_contents(path: Path) -> dict[str, Members]:

@@ -21,6 +21,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import cast
 
+import cv2
+
 from models.checkpoint import KINDS, Kind
 from models.configs import TrainConfig, load_config
 from models.dataset import SampleIndex, read_index, split_urls
@@ -120,6 +122,8 @@ def main(arguments: list[str] | None = None) -> int:
         config = load_config(options.kind, options.config)
         if options.validation:
             config = dataclasses.replace(config, validation=options.validation)
+        if config.data.workers:
+            cv2.setNumThreads(1)  # the loader's threads already use the cores
         summary = train(cast(Kind, options.kind), config, options.data, options.out, resume=options.resume)
     except UsageError as exc:
         sys.stderr.write(f"error: {exc}\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -79,8 +80,10 @@ class TrainingLog:
     def close(self) -> None:
         """Write what is left."""
         self.save()
-        if self._writer is not None:
+        if self._writer is not None and self._folder is not None:
             self._writer.close()  # type: ignore[no-untyped-call]
+            if self._remote:
+                shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def read_metrics(out_url: str) -> list[dict[str, Any]]:
