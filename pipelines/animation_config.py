@@ -53,7 +53,8 @@ class AnimationConfig:
         if isinstance(self.format, str):
             object.__setattr__(self, "format", tuple(self.format.split(",")))
         for name in ("seconds", "fps", "speed", "strength"):
-            object.__setattr__(self, name, float(getattr(self, name)))  # 2 and 2.0 must not differ in the digest
+            # 2 and 2.0 must not differ in the digest.
+            object.__setattr__(self, name, float(getattr(self, name)))
         self._check_formats()
         _check_range("fps", self.fps, 1, 120)
         _check_range("seconds", self.seconds, 0.1, 120)

@@ -2,6 +2,8 @@
 """Hints: reading files with clear complaints, drawing them for the network, laying them over its motion."""
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -106,6 +108,15 @@ def test_our_reader_and_the_schema_agree(content: Any) -> None:
 def test_the_schema_is_a_valid_schema_and_accepts_the_example() -> None:
     jsonschema.Draft202012Validator.check_schema(HINTS_SCHEMA)
     jsonschema.validate(GOOD, HINTS_SCHEMA)
+
+
+def test_the_documentation_shows_this_schema_and_hints_that_are_right() -> None:
+    docs = Path(__file__).parents[1] / "docs"
+    assert json.loads((docs / "hints.schema.json").read_text()) == HINTS_SCHEMA
+    shown = re.search(
+        r"^    \{\"arrows\".*?\n     \"speed\".*?\}$", (docs / "hints.md").read_text(), re.M | re.S
+    )
+    assert shown is not None and len(parse_hints(shown[0].encode()).arrows) == 2
 
 
 def test_an_arrow_means_its_length_in_its_time() -> None:
