@@ -28,6 +28,8 @@ NOISE = 2.0
 LARGEST_GAIN = 1.6
 # The longer side over this is how far "local" reaches; texture coarser than that may still pulse.
 RADIUS_SHARE = 64
+# Rows of the energy grid that are measured at a time.
+PLAN_CELLS = 16
 LUMA: Floats = np.array([[0.299, 0.587, 0.114]], np.float32)
 
 
@@ -53,22 +55,36 @@ class ContrastPlan:
 def plan_contrast(source: LoopSource, longer_side: int) -> ContrastPlan:
     """Measure the photo's local energy where it moves, on a grid as coarse as its window is wide."""
     radius = max(3, round(longer_side / RADIUS_SHARE))
-    weights = source.weighted_hw4[..., 3]
-    luma = np.asarray(cv2.transform(source.weighted_hw4, np.append(LUMA, [[0]], axis=1)), np.float32)
+    height, width, _ = source.weighted_hw4.shape
+    energy_grid = np.empty((-(-height // radius), -(-width // radius), 2), np.float32)
+    # In bands, since the planes between would be the largest of a huge photo's loop.
+    for first in range(0, energy_grid.shape[0], PLAN_CELLS):
+        last = min(first + PLAN_CELLS, energy_grid.shape[0])
+        energy_grid[first:last] = _energy_cells(source.weighted_hw4, radius, first, last)
+    return ContrastPlan(energy_grid=energy_grid, cell=radius, step=source.step, radius=radius)
+
+
+def _energy_cells(weighted: Floats, radius: int, first: int, last: int) -> Floats:
+    """Rows first … last − 1 of the energy grid."""
+    height, width, _ = weighted.shape
+    top, bottom = first * radius, min(last * radius, height)
+    start, end = max(top - 2 * radius, 0), min(bottom + 2 * radius, height)
+    weights = weighted[start:end, :, 3]
+    luma = np.asarray(cv2.transform(weighted[start:end], np.append(LUMA, [[0]], axis=1)), np.float32)
     np.divide(luma, weights, out=luma, where=weights > 0)
     _, energy = local_energy(luma, weights, radius)
-    below, right = (-size % radius for size in weights.shape)
-    cells = -(-weights.shape[1] // radius), -(-weights.shape[0] // radius)
-    grid = [
+    rows = slice(top - start, bottom - start)
+    size = -(-width // radius), last - first
+    padding = 0, -(bottom - top) % radius, 0, -width % radius
+    planes = [
         cv2.resize(
-            cv2.copyMakeBorder(plane, 0, below, 0, right, cv2.BORDER_REPLICATE),
-            cells,
+            cv2.copyMakeBorder(plane[rows], *padding, cv2.BORDER_REPLICATE),
+            size,
             interpolation=cv2.INTER_AREA,
         )
         for plane in (energy * weights, weights)
     ]
-    energy_grid = np.stack(grid, axis=-1).astype(np.float32)
-    return ContrastPlan(energy_grid=energy_grid, cell=radius, step=source.step, radius=radius)
+    return np.stack(planes, axis=-1).astype(np.float32)
 
 
 def local_energy(luma_hw: Floats, moving_hw: Floats, radius: int) -> tuple[Floats, Floats]:
