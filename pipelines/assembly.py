@@ -143,9 +143,10 @@ def read_known_sources(dataset_url: str) -> KnownSources:
         if row["sha256"] and row["reason"] != Reason.DUPLICATE:
             digests.setdefault(row["sha256"], row["source"])
         passing[row["source"]] = passing.get(row["source"], True) and row["reason"] in TRANSIENT
-    return KnownSources(
-        tags=tags, digests=digests, transient=frozenset(name for name, value in passing.items() if value)
-    )
+    transient = frozenset(name for name, value in passing.items() if value)
+    # What only failed has given nothing yet, so it is no reason to call anything a duplicate.
+    digests = {digest: source for digest, source in digests.items() if source not in transient}
+    return KnownSources(tags=tags, digests=digests, transient=transient)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -2,7 +2,7 @@
 
 A method is a function of two grey frames (H, W) uint8 that returns (H, W, 2) float32: for every pixel of the
 first, how far (dx, dy) its content moved until the second. What each one is worth, measured: see
-`tests/benchmarks/optical_flow_methods.py` and its results.
+`tests/benchmarks/flow_methods.py` and its results.
 """
 
 from __future__ import annotations

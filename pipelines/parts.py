@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +17,12 @@ from typing import Any
 from pipelines.distil import Distilled, Row
 from storage.digest import digest_bytes
 from storage.errors import FormatError, UsageError
+from storage.locations import local_path, parse_url
 from storage.objects import (
     ObjectInfo,
     delete_object,
     exists,
+    is_local,
     join_url,
     list_objects,
     read_bytes,
@@ -115,6 +118,8 @@ class PartStore:
         with contextlib.suppress(UsageError):  # nothing there
             for item in list(list_objects(folder)):
                 delete_object(item.url)
+        if is_local(folder):  # object stores have no folders that could stay behind
+            shutil.rmtree(local_path(parse_url(folder)), ignore_errors=True)
         remove_temporaries(self.dataset_url)
 
     def _write_chunk(self, index: int, chunk: list[ObjectInfo]) -> str:

@@ -35,7 +35,7 @@ class SelectionConfig:
     most_moving: float = 1.0
     least_coherence: float = 0.25
     largest_drift: float = 0.004
-    least_fluid: float = 0.4
+    least_fluid: float = 0.38
     most_sway: float = 0.85
     most_text: float = 0.03
 

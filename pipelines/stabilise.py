@@ -26,7 +26,7 @@ Points = NDArray[np.float32]
 PLANE_REACH = 0.6
 EDGE = 3  # px
 STRETCH = 12  # frames
-PAN_PIXELS = 2.5  # within a stretch, at 512 px on the longer side
+PAN_PIXELS = 10.0  # within a stretch, at 512 px on the longer side; slower pans keep corners in sight
 CELLS = 8  # the picture is divided into CELLS x CELLS for asking how far something reaches
 FOLLOW = {
     "winSize": (15, 15),

@@ -1,4 +1,4 @@
-"""Small drawn clips for the tests of the dataset pipeline: still ground with a patch of texture that moves."""
+"""Small drawn clips for the tests of the dataset pipeline: still ground and a patch of moving texture."""
 
 from __future__ import annotations
 

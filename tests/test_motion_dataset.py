@@ -174,6 +174,30 @@ def test_what_is_known_of_a_source_reaches_the_rows(tmp_path):
     assert samples_of(tmp_path / "out")[0].info["licence"] == "CC0"
 
 
+def test_a_video_that_takes_too_long_fails_alone_and_is_tried_again(tmp_path):
+    videos, out = tmp_path / "videos", tmp_path / "out"
+    videos.mkdir()
+    pictures.write_clip(videos / "a.mp4", pictures.flowing(45, seed=21))
+    (videos / "b.mp4").write_bytes(b"no video at all")
+    hasty = build_dataset(str(videos), str(out), DatasetConfig(time_limit=0.001))
+    assert hasty.counts == {"attempted": 2, "ok": 0, "rejected": 0, "failed": 2}
+    assert {row["reason"] for row in rows_of(out)} == {"timeout"}
+    patient = build_dataset(str(videos), str(out))
+    assert patient.counts == {"attempted": 2, "ok": 1, "rejected": 0, "failed": 1}
+    assert patient.reasons == {"unreadable": 1}
+    assert verify_dataset(str(out)) == []
+
+
+def test_a_source_that_vanishes_is_a_row(tmp_path):
+    videos, out = tmp_path / "videos", tmp_path / "out"
+    videos.mkdir()
+    pictures.write_clip(videos / "a.mp4", pictures.flowing(45, seed=21))
+    (videos / "gone.mp4").symlink_to(tmp_path / "nowhere.mp4")
+    summary = build_dataset(str(videos), str(out))
+    assert summary.counts == {"attempted": 2, "ok": 1, "rejected": 0, "failed": 1}
+    assert summary.reasons == {"not_found": 1}
+
+
 BUILD = (
     "import sys; from pipelines.motion_dataset import build_dataset; build_dataset(sys.argv[1], sys.argv[2])"
 )
