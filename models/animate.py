@@ -130,8 +130,11 @@ def animate_photo(
     photo_HW3: Bytes, networks: Networks, style: LoopStyle, *, hints: Hints | None = None, threads: int = 1
 ) -> LivingPhoto:
     """Bring a photo to life. Raises RejectedError (nothing_to_animate) when nothing would be seen to move."""
+    usual = MotionDecoding()
     decoding = MotionDecoding(
-        threshold=0.5**style.strength, least_confidence=min(0.6 / math.sqrt(style.strength), 0.95)
+        threshold=usual.threshold**style.strength,
+        certain=usual.certain**style.strength,
+        least_confidence=min(usual.least_confidence / math.sqrt(style.strength), 0.95),
     )
     if hints is None:
         prediction = predict_motion(photo_HW3, networks.motion, decoding=decoding)

@@ -55,7 +55,7 @@ class MotionNetworkConfig:
     decoder_widths: tuple[int, ...] = (160, 96, 48, 32)
     bins: int = 16
     dropout: float = 0.1
-    input_side: int = 256
+    input_side: int = 320
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "decoder_widths", tuple(self.decoder_widths))
