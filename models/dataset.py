@@ -70,13 +70,15 @@ class DataConfig:
     source with n samples √n times as often as one with a single sample, instead of n times; "category" does
     the same for categories on top. `window`: samples are shuffled inside so many shards, which bounds what
     has to be at hand. `workers`: threads that read ahead. `cache`: a folder for copies of remote shards
-    (empty: a temporary one), of at most `cache_bytes`.
+    (empty: a temporary one), of at most `cache_bytes`. `source_share`: train on so large a part of the
+    sources only, for learning curves; a larger part holds the smaller one.
     """
 
     weights: tuple[float, ...] = ()
     balance: Balance = "source"
     window: int = 16
     workers: int = 0
+    source_share: float = 1.0
     cache: str = ""
     cache_bytes: int = 20_000_000_000
 
@@ -88,6 +90,8 @@ class DataConfig:
                 "data.window must be at least 1, data.workers and data.cache_bytes at least 0, got "
                 f"{self.window}, {self.workers} and {self.cache_bytes}"
             )
+        if not 0 < self.source_share <= 1:
+            raise UsageError(f"data.source_share must be above 0 and at most 1, got {self.source_share}")
         if any(not weight > 0 for weight in self.weights):
             raise UsageError(f"data.weights must be positive, one per dataset, got {self.weights}")
 
@@ -128,6 +132,12 @@ class SampleIndex:
     def with_split(self, *splits: str) -> SampleIndex:
         """The samples of the named splits."""
         return self.select(np.isin(self.split_N, splits))
+
+    def with_source_share(self, share: float) -> SampleIndex:
+        """The samples of a part of the sources: those whose names hash lowest, at least one."""
+        present = np.unique(self.source_N).tolist()
+        hashed = sorted(present, key=lambda number: digest_json(self.sources[number]))
+        return self.select(np.isin(self.source_N, hashed[: max(round(share * len(present)), 1)]))
 
     def spread(self, count: int) -> SampleIndex:
         """At most `count` samples, the sources taken in turn: the same ones every time."""

@@ -75,7 +75,8 @@ def choose_samples(config: TrainConfig, data_url: str) -> tuple[SampleIndex, Sam
     """
     index = read_index(split_urls(data_url))
     if config.validation:
-        return index, read_index(split_urls(config.validation)).spread(config.validation_samples)
+        held_out = read_index(split_urls(config.validation))
+        return index.with_source_share(config.data.source_share), held_out.spread(config.validation_samples)
     training, validation = index.with_split("train"), index.with_split("val")
     if len(training) == 0:
         logger.warning("%s has no training split: training on all of its %d samples", data_url, len(index))
@@ -83,6 +84,7 @@ def choose_samples(config: TrainConfig, data_url: str) -> tuple[SampleIndex, Sam
     if len(validation) == 0:
         logger.warning("%s has no validation split: scores are those of training samples", data_url)
         validation = training
+    training = training.with_source_share(config.data.source_share)
     return training, validation.spread(config.validation_samples)
 
 

@@ -239,6 +239,16 @@ def test_index_selects_splits_and_spreads_over_sources(tmp_path: Path) -> None:
     assert index.digest != training.digest == index.with_split("train").digest
 
 
+def test_share_of_the_sources_grows_and_keeps_what_it_had(url: str) -> None:
+    index = read_index([url])
+    chosen = [set(index.with_source_share(share).source_N.tolist()) for share in (0.01, 0.5, 1.0)]
+    assert [len(sources) for sources in chosen] == [1, 3, 6]
+    assert chosen[0] < chosen[1] < chosen[2]
+    assert len(index.with_source_share(0.5)) == 6
+    with pytest.raises(UsageError, match="source_share must be above 0"):
+        DataConfig(source_share=0)
+
+
 def test_settings_are_checked(url: str) -> None:
     with pytest.raises(UsageError, match="balance must be none, source or category, got 'sources'"):
         DataConfig(balance="sources")  # type: ignore[arg-type]
