@@ -73,7 +73,7 @@ def _choose_coast(rng: np.random.Generator, camera: Camera, seed: int) -> _Coast
         tall=float(rng.uniform(25.0, 80.0)),
         near=near,
         shore=near * float(rng.uniform(1.15, 1.7)),
-        rocks=float(rng.uniform(-0.40, 0.10)),
+        rocks=float(rng.uniform(-0.70, 0.05)),
         reef_tall=float(rng.uniform(3.0, 11.0)),
         seed=seed,
     )
@@ -94,7 +94,7 @@ def fill_sea(land: Land, coordinates: Coordinates, look: WaterLook, *, seed: int
     camera = land.camera
     py, px = np.nonzero(coordinates.pixels)
     limit = 0.36 + 0.85 * nearness(camera, py)
-    spans = (76.0, 34.0, 15.0) if camera.size[0] <= 576 else (76.0, 34.0, 15.0, 7.0)
+    spans = (62.0, 27.0, 12.5) if camera.size[0] <= 576 else (62.0, 27.0, 12.5, 6.5)
     x, z = project_ground(camera, px.astype(np.float64), py.astype(np.float64))
     patch = noise.fractal(x / 60.0, z / 60.0, seed=seed + 3, octaves=4)
     shallow = np.exp(-land.bed_HW[coordinates.pixels] / 0.35)

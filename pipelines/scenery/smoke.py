@@ -123,7 +123,7 @@ def _choose_source(rng: np.random.Generator, camera: Camera, volcano: bool) -> _
 
 def _choose_plume(rng: np.random.Generator, camera: Camera, source: _Source, seed: int) -> _Plume:
     place = (np.full((1, 1), v, np.float32) for v in (source.aside, source.distance, 1.0))
-    foot = float(source.relief(seed)(*place)[0, 0]) * (0.97 if source.volcano else 1.0)
+    foot = float(source.relief(seed)(*place)[0, 0]) * (0.93 if source.volcano else 1.0)
     unit = camera.size[0] / 360.0
     return _Plume(
         x0=float(camera.column_of(source.aside, source.distance)),
@@ -155,7 +155,7 @@ def _shape(
     b = coordinates.b_P
     thin = smoothstep(0.25 * plume.reach, 0.75 * plume.reach, h)
     profile = (1.0 - np.abs(b) ** 2.2) * 0.95 + 0.12 - 0.19 * thin
-    cover = smoothstep(0.0, 0.04 * plume.reach, h) * (1.0 - 0.25 * thin) * free_P
+    cover = smoothstep(0.0, 0.018 * plume.reach, h) * (1.0 - 0.25 * thin) * free_P
     sunny = np.clip(b * side, -1.2, 1.2)
     return profile.astype(np.float32), sunny.astype(np.float32), cover.astype(np.float32)
 

@@ -108,6 +108,8 @@ def fill_stream(
     spans = (30.0, 15.0, 8.5) if unit <= 1.6 else (30.0, 15.0, 8.5, 4.5)
     ripple_lengths = [(into, across) for across, into in lie_flat(camera, py, spans, limit)]
     froth_lengths = [(24 * unit * limit, 16 * unit * limit), (9 * unit * limit, 8 * unit * limit)]
+    if unit > 1.6:
+        froth_lengths.append((4 * unit * limit, 3.6 * unit * limit))
     x, z = project_ground(camera, px.astype(np.float64), py.astype(np.float64))
     patch = noise.fractal(x / 9.0, z / 9.0, seed=seed + 3, octaves=4)
     across = np.abs((x - stream.centre(z)) / stream.half(z))

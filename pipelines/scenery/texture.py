@@ -116,34 +116,40 @@ def _sample(
     slide_a, slide_b, salt = slide
     mask = tile.shape[0] - 1
     texels = np.empty(80)
+    offset_a = np.empty(80)
+    offset_b = np.empty(80)
     for k in range(80):
         texels[k] = 16.0 * 2.0 ** (40 - k)
+        h = noise._hash(k, 1, salt)
+        offset_a[k] = (h & 0x3FF) + 0.37
+        offset_b[k] = ((h >> 10) & 0x3FF) + 0.61
     for p in range(a_P.size):
         total = 0.0
         power = 0.0
-        for q in range(4):
-            i = q & 1
-            j = q >> 1
-            weight = (share_a[p] if i else 1.0 - share_a[p]) * (share_b[p] if j else 1.0 - share_b[p])
-            if weight < 0.02:
+        for i in range(2):
+            weight_a = share_a[p] if i else 1.0 - share_a[p]
+            if weight_a < 0.02:
                 continue
-            ka = level_a[p] + i
-            kb = level_b[p] + j
-            h = noise._hash(ka, kb, salt)
-            u = (a_P[p] - slide_a) * texels[ka + 40] + (h & 0x3FF) + 0.37
-            v = (b_P[p] - slide_b) * texels[kb + 40] + ((h >> 10) & 0x3FF) + 0.61
+            ka = level_a[p] + i + 40
+            u = (a_P[p] - slide_a) * texels[ka] + offset_a[ka]
             uf = np.floor(u)
-            vf = np.floor(v)
-            s = u - uf
-            t = v - vf
+            s = np.float32(u - uf)
             x0 = int(uf) & mask
-            y0 = int(vf) & mask
             x1 = (x0 + 1) & mask
-            y1 = (y0 + 1) & mask
-            top = tile[y0, x0] + s * (tile[y0, x1] - tile[y0, x0])
-            low = tile[y1, x0] + s * (tile[y1, x1] - tile[y1, x0])
-            total += weight * (top + t * (low - top))
-            power += weight * weight
+            for j in range(2):
+                weight = weight_a * (share_b[p] if j else 1.0 - share_b[p])
+                if weight < 0.02:
+                    continue
+                kb = level_b[p] + j + 40
+                v = (b_P[p] - slide_b) * texels[kb] + offset_b[kb]
+                vf = np.floor(v)
+                t = np.float32(v - vf)
+                y0 = int(vf) & mask
+                y1 = (y0 + 1) & mask
+                top = tile[y0, x0] + s * (tile[y0, x1] - tile[y0, x0])
+                low = tile[y1, x0] + s * (tile[y1, x1] - tile[y1, x0])
+                total += weight * (top + t * (low - top))
+                power += weight * weight
         out[p] = total / np.sqrt(max(power, 1e-6))
 
 

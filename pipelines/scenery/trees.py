@@ -86,7 +86,7 @@ def _draw(
             y0 = max(0, int(foot_row[n]))
             y1 = min(height - 1, int(foot_row[n] + tall))
         salt = n * 7 + 13
-        grainy = max(2.0, tall / 4.5)
+        grainy = max(2.0, min(36.0, tall / 4.5))
         for y in range(y0, y1 + 1):
             v = 1.0 - abs(foot_row[n] - y) / tall  # 0 at the top, 1 at the foot
             if v < 0.0:

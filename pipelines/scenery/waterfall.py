@@ -94,14 +94,14 @@ def _choose_cliff(rng: np.random.Generator, camera: Camera, seed: int) -> _Cliff
     # As tall as leaves some sky above the cliff.
     tall = distance / camera.focal * camera.horizon * float(rng.uniform(0.50, 0.80)) + camera.height
     aside = float(rng.uniform(-0.26, 0.26)) * distance / camera.focal
-    half = tall * float(rng.uniform(0.20, 0.42))
+    half = tall * float(rng.uniform(0.25, 0.50))
     stream = Stream(
         drift=0.0,
         bend=half * float(rng.uniform(-0.5, 0.5)),
         bend_length=distance * 0.5,
         phase=float(rng.uniform(0.0, 6.0)),
         start=aside,
-        half_width=half * float(rng.uniform(1.3, 2.0)),
+        half_width=half * float(rng.uniform(1.15, 1.6)),
         widening=0.1,
     )
     boulders = []
@@ -176,7 +176,10 @@ def _shape(drop: _Drop, fall: Coordinates, visible: Floats, seed: int) -> tuple[
 def _falling_painter(land: Land, fall: Coordinates, shape: tuple[Floats, Floats, Floats], seed: int) -> Paint:
     unit = land.camera.size[0] / 360.0
     streaks = make_waves(fall, [(60 * unit, 11 * unit), (34 * unit, 6.5 * unit)], seed=seed + 5, gain=1.0)
-    flecks = make_waves(fall, [(20 * unit, 9 * unit), (10 * unit, 6 * unit)], seed=seed + 6, gain=1.0)
+    lengths = [(20 * unit, 9 * unit), (10 * unit, 6 * unit)]
+    if unit > 1.6:
+        lengths += [(14 * unit, 3.2 * unit), (5 * unit, 2.6 * unit)]
+    flecks = make_waves(fall, lengths, seed=seed + 6, gain=1.0)
     sun, ambient = np.array(land.light.sun, np.float32), np.array(land.light.ambient, np.float32)
     bright = (0.34 * sun + 0.95 * ambient).astype(np.float32)
     dark = (0.10 * sun + 0.42 * ambient).astype(np.float32)

@@ -165,11 +165,10 @@ def main() -> None:
     for name in options.methods.split(","):
         results[name] = measure(name, clips)
         print(f"{name}: {np.mean([s.moving for s in results[name]]):.3f} px/frame", flush=True)
-    text = report(results, options.pairs)
-    print(text)
-    if options.write:
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(text)
+        if options.write:  # after every method, for the slow ones take minutes
+            RESULTS.parent.mkdir(exist_ok=True)
+            RESULTS.write_text(report(results, options.pairs))
+    print(report(results, options.pairs))
 
 
 if __name__ == "__main__":
