@@ -242,13 +242,14 @@ def _looks_like_file(url: str) -> bool:
 
 def _parse_header(data: bytes, url: str) -> dict[str, Any]:
     """Check what kind of file this is before anything else reads it; see the module's head for the layout."""
-    if data[:4] == b"PK\x03\x04" or data[:1] == b"\x80":
-        raise FormatError(
-            f"{url} is a pickle (.pt, .pth), expected safetensors: reading a pickle can run code, so it is "
-            "refused; use the best.safetensors that training wrote"
-        )
     length = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or not 2 <= length <= min(len(data) - 8, MAX_HEADER_BYTES):
+    if len(data) < 8 or not 2 <= length <= min(len(data) - 8, MAX_HEADER_BYTES) or data[8:9] != b"{":
+        # Only now: the first byte of a good file is a part of its header's length and may be any.
+        if data[:4] == b"PK\x03\x04" or data[:1] == b"\x80":
+            raise FormatError(
+                f"{url} is a pickle (.pt, .pth), expected safetensors: reading a pickle can run code, so it is "
+                "refused; use the best.safetensors that training wrote"
+            )
         raise FormatError(f"{url} is not a safetensors file, or is cut short ({len(data)} bytes)")
     try:
         entries = json.loads(data[8 : 8 + length])["__metadata__"]

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-__all__ = ["Ranks", "all_ranks", "any_rank", "gather", "joined_ranks", "mean_over_ranks", "share_buffers"]
+__all__ = ["Ranks", "any_rank", "gather", "joined_ranks", "mean_over_ranks", "share_buffers", "union"]
 
 TIMEOUT = datetime.timedelta(minutes=30)  # a rank may wait this long for another one's validation or upload
 
@@ -60,12 +60,6 @@ def any_rank(flag: bool, ranks: Ranks) -> bool:
     return bool(votes.item())
 
 
-def all_ranks(ranks: Ranks) -> None:
-    """Wait until every rank is here."""
-    if ranks.world_size > 1:
-        any_rank(False, ranks)
-
-
 def mean_over_ranks(values: Mapping[str, float], ranks: Ranks) -> dict[str, float]:
     """The mean over the ranks of each named number; every rank must give the same names."""
     if ranks.world_size == 1:
@@ -91,3 +85,12 @@ def gather(values: Mapping[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
     dist.all_gather_object(everyone, dict(values))
     names = sorted({name for each in everyone for name in each})
     return {name: torch.cat([each[name] for each in everyone if name in each]) for name in names}
+
+
+def union(names: set[str], ranks: Ranks) -> set[str]:
+    """All names of all ranks, on every rank."""
+    if ranks.world_size == 1:
+        return names
+    everyone: list[set[str]] = [set() for _ in range(ranks.world_size)]
+    dist.all_gather_object(everyone, names)
+    return set().union(*everyone)

@@ -28,7 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 from models.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from models.configs import TrainConfig
 from models.dataset import Batch, Example, SampleIndex, SampleReader, ShardLoader, collate
-from models.distributed import Ranks, all_ranks, any_rank, gather, mean_over_ranks, share_buffers
+from models.distributed import Ranks, any_rank, gather, mean_over_ranks, share_buffers, union
 from models.optimisation import adversary_optimizer, network_optimizer, set_learning_rate
 from models.training_log import TrainingLog
 from models.training_state import AveragedWeights, load_state, save_state
@@ -154,8 +154,8 @@ class Trainer:
                     self.save()
                 if stopped or self.finished:
                     break
-        all_ranks(self.ranks)
-        return self.summary(interrupted=stopped and not self.finished)
+        skipped = union(self.reader.skipped | self.validation_reader.skipped, self.ranks)
+        return self.summary(skipped=len(skipped), interrupted=stopped and not self.finished)
 
     @property
     def first(self) -> bool:
@@ -351,7 +351,7 @@ class Trainer:
         )
         self.finished = self.has_ended()
 
-    def summary(self, *, interrupted: bool) -> TrainSummary:
+    def summary(self, *, skipped: int, interrupted: bool) -> TrainSummary:
         """How it went."""
         best = join_url(self.out_url, "best.safetensors")
         return TrainSummary(
@@ -360,7 +360,7 @@ class Trainer:
             metrics=self.metrics,
             checkpoint_url=best if math.isfinite(self.best) else join_url(self.out_url, "last.safetensors"),
             seconds=self.seconds,
-            skipped_samples=len(self.reader.skipped | self.validation_reader.skipped),
+            skipped_samples=skipped,
             interrupted=interrupted,
         )
 

@@ -63,6 +63,17 @@ def test_half_precision_halves_the_file_and_keeps_the_prediction(
     assert torch.allclose(heads.moving_logit_B1HW, expected.moving_logit_B1HW, atol=1e-2)
 
 
+def test_header_of_any_length_is_read(tmp_path: Path) -> None:
+    """Its lowest byte comes first in the file and must not be taken for the mark of another format."""
+    lowest = set()
+    for length in range(0, 260, 8):
+        url = str(tmp_path / f"{length}.safetensors")
+        save_checkpoint(url, {"weight": torch.ones(2)}, {}, "motion", {"note": "x" * length})
+        lowest.add(read_bytes(url)[0])
+        assert load_checkpoint(url).tensors["weight"].tolist() == [1, 1]
+    assert 0x80 in lowest
+
+
 class Bomb:
     def __reduce__(self) -> Any:
         return (Path.touch, (Path("exploded"),))
