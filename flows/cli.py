@@ -17,7 +17,7 @@ import typer
 from flows.console import error_line, note, quiet_libraries, show_items, show_summary, stage_progress
 from storage.errors import StillstreamError, UsageError
 
-__all__ = ["animate", "app", "dataset", "demo", "evaluate", "gallery", "main", "run", "train"]
+__all__ = ["animate", "app", "check_config", "dataset", "demo", "evaluate", "gallery", "main", "run", "train"]
 
 INTERRUPTED = 130
 
@@ -30,6 +30,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+config_app = typer.Typer(help="Look at the settings.", no_args_is_help=True)
+app.add_typer(config_app, name="config")
 
 Out = Annotated[
     str, typer.Option("--out", metavar="URL", help="Where the results go: any folder or fsspec URL.")
@@ -276,6 +279,15 @@ def gallery(
 
     settings = _settings(config).override("gallery", title=title)
     _finish(jobs.publish_gallery(url, settings), strict=False, as_json=False)
+
+
+@config_app.command("check")
+def check_config(config: ConfigFile = None) -> None:
+    """Read the settings (file and environment), check every value, and show what is in force.
+
+    Example:  [bold]stillstream config check --config stillstream.toml[/bold]
+    """
+    sys.stdout.write(_settings(config).as_toml())
 
 
 def main() -> None:

@@ -123,7 +123,7 @@ def show_summary(title: str, rows: Mapping[str, object], *, to_stderr: bool = Fa
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left", show_header=False, title_style="bold")
+    table = Table(title=Text(title), title_justify="left", show_header=False, title_style="bold")
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for name, value in rows.items():

@@ -119,6 +119,10 @@ class Settings:
         """Build every section; returns them by name. Raises UsageError at the first that is wrong."""
         return {name: self.section(name) for name in SECTIONS}
 
+    def as_toml(self) -> str:
+        """Every value in force, as a settings file. Raises UsageError at the first section that is wrong."""
+        return "\n".join(_toml_table(name, config) for name, config in self.check().items())
+
 
 def load_settings(file: str | None = None, environ: Mapping[str, str] | None = None) -> Settings:
     """Read the settings file (if any) and lay the environment over it. Raises UsageError."""
@@ -193,6 +197,23 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
         both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
         merged[key] = _merge(merged[key], value) if both else value
     return merged
+
+
+def _toml_table(name: str, config: Any) -> str:
+    """A config dataclass as a table; a value that is not set is a comment, since TOML has no word for it."""
+    lines, tables = [f"[{name}]"], []
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            tables.append("\n" + _toml_table(f"{name}.{item.name}", value))
+        elif isinstance(value, Mapping):
+            pairs = ", ".join(f"{json.dumps(key)} = {json.dumps(each)}" for key, each in value.items())
+            lines.append(f"{item.name} = {{{pairs}}}")
+        elif value is None:
+            lines.append(f"# {item.name} =")
+        else:
+            lines.append(f"{item.name} = {json.dumps(value, default=list)}")
+    return "\n".join(lines) + "\n" + "".join(tables)
 
 
 def _unknown(what: str, name: str, known: Mapping[str, object] | set[str]) -> str:

@@ -154,6 +154,14 @@ def test_every_section_builds_from_nothing() -> None:
         assert type(config).__name__ == SECTIONS[name].partition(":")[2]
 
 
+def test_what_is_in_force_can_be_written_down_and_read_back(tmp_path: Path) -> None:
+    settings = Settings(values={"animate": {"seconds": 3.5, "format": ["gif"]}, "dataset": {"time_limit": 9}})
+    file = write(tmp_path, settings.as_toml())
+    again = load_settings(file, {})
+    assert again.check() == settings.check()
+    assert again.animate.seconds == 3.5 and again.dataset.time_limit == 9
+
+
 def test_importing_settings_is_light() -> None:
     import subprocess
     import sys
