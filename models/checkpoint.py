@@ -247,8 +247,8 @@ def _parse_header(data: bytes, url: str) -> dict[str, Any]:
         # Only now: the first byte of a good file is a part of its header's length and may be any.
         if data[:4] == b"PK\x03\x04" or data[:1] == b"\x80":
             raise FormatError(
-                f"{url} is a pickle (.pt, .pth), expected safetensors: reading a pickle can run code, so it is "
-                "refused; use the best.safetensors that training wrote"
+                f"{url} is a pickle (.pt, .pth), expected safetensors: reading a pickle can run code, so it "
+                "is refused; use the best.safetensors that training wrote"
             )
         raise FormatError(f"{url} is not a safetensors file, or is cut short ({len(data)} bytes)")
     try:

@@ -112,7 +112,7 @@ def test_tensors_that_do_not_fit_are_named(network: MotionNetwork, tmp_path: Pat
     tensors = dict(network.state_dict())
     tensors["heads.bias"] = torch.zeros(5)
     save_checkpoint(url, tensors, network.config, "motion")
-    with pytest.raises(FormatError, match=r"heads\.bias must be \(34,\), got \(5,\)"):
+    with pytest.raises(FormatError, match=r"heads\.bias must be \(\d+,\), got \(5,\)"):
         load_motion_network(url)
     del tensors["heads.bias"]
     tensors["extra"] = torch.zeros(1)
