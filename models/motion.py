@@ -204,7 +204,8 @@ def refine_mask(photo_HW3: NDArray[np.uint8], moving_hw: Float, decoding: Motion
     # The photo may move an edge, but not make something move that the network thought still, nor the reverse.
     coarse = cv2.resize(moving_hw, (width, height), interpolation=cv2.INTER_LINEAR)
     sharp = np.clip(sharp, coarse - 0.35, coarse + 0.35)
-    solid = _hanging_together(sharp > decoding.threshold, coarse > decoding.certain)
+    edge = cv2.resize(_edge_level(moving_hw, decoding), (width, height), interpolation=cv2.INTER_LINEAR)
+    solid = _hanging_together(sharp > edge, coarse > decoding.certain)
     solid = _without_specks(solid, max(height, width))
     inside = _distance_inside(solid)
     soft = max(decoding.softness * max(height, width), 1.0)
@@ -293,6 +294,18 @@ def _smooth_inside(coarse: CoarseMotion) -> Float:
     planes = np.ascontiguousarray(np.stack((*(coarse.motion_2hw * weight), weight), -1))
     blurred = cv2.GaussianBlur(planes, (0, 0), 1.5, borderType=cv2.BORDER_REPLICATE)
     return np.ascontiguousarray(np.moveaxis(blurred[..., :2] / blurred[..., 2:], -1, 0), np.float32)
+
+
+def _edge_level(moving_hw: Float, decoding: MotionDecoding) -> Float:
+    """Probability at which the moving part ends: half of the largest one near by, but not below `threshold`.
+
+    One low level everywhere would carry the edge of what surely moves out into what is still.
+    """
+    reach = max(1, round(0.02 * max(moving_hw.shape)))
+    largest = cv2.dilate(
+        moving_hw, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+    )
+    return np.asarray(np.clip(decoding.certain * largest, decoding.threshold, 1.0), np.float32)
 
 
 def _hanging_together(possible_HW: NDArray[np.bool_], certain_HW: NDArray[np.bool_]) -> NDArray[np.uint8]:

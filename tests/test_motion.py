@@ -138,7 +138,7 @@ def _heads(probability_bins: dict[int, np.ndarray], moving: np.ndarray) -> Motio
 def test_a_region_settles_on_one_of_two_directions():
     """Left and right are nearly as likely, and noise decides per pixel; the region decides once."""
     rng = np.random.default_rng(0)
-    right = 0.55 + 0.2 * rng.standard_normal((40, 60)).astype(np.float32).clip(-2, 2)
+    right = 0.6 + 0.2 * rng.standard_normal((40, 60)).astype(np.float32).clip(-2, 2)
     heads = _heads({0: right.clip(0.01, 0.99), 8: (1 - right).clip(0.01, 0.99)}, np.ones((40, 60)))
     coarse = decode_coherently(heads, MotionDecoding())
     assert (coarse.motion_2hw[0] > 0).mean() > 0.99
