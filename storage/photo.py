@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from storage.errors import MediaError, RejectedError
-from storage.isolated import run_isolated
+from storage.isolated import run_isolated, stop_workers
 from storage.objects import read_bytes, stat_object
 from storage.reasons import Reason
 
@@ -48,6 +48,7 @@ MAX_PIXELS = 100_000_000
 MAX_BYTES = 1_000_000_000
 MIN_SIDE = 16
 DECODE_SECONDS = 120.0
+LARGE_PIXELS = 12_000_000
 DNG_VERSION_TAG = 50706
 
 # What Pillow and its plugins are seen to raise on hostile bytes, besides OSError.
@@ -125,7 +126,10 @@ def decode_photo_apart(data: bytes, *, max_side: int = 0, max_pixels: int = MAX_
 
     Raises as `decode_photo`, and MediaError (crashed, timeout). Costs a message to a waiting process.
     """
-    return run_isolated(_decode_for_another, data, max_side, max_pixels, timeout_s=DECODE_SECONDS)
+    photo = run_isolated(_decode_for_another, data, max_side, max_pixels, timeout_s=DECODE_SECONDS)
+    if photo.original_size[0] * photo.original_size[1] > LARGE_PIXELS:
+        stop_workers()  # what it took to decode this one stays with its process
+    return photo
 
 
 def _decode_for_another(data: bytes, max_side: int, max_pixels: int) -> Photo:
