@@ -149,16 +149,16 @@ def prepare_source(photo_HW3: Bytes, motion_2HW: Floats, moving_HW: Floats, conf
     limit = config.max_displacement * longer_side
     rows, columns = box.slices
     moving = moving_HW[rows, columns]
-    motion = motion_2HW[:, rows, columns].astype(np.float32) * np.float32(config.speed)
+    motion = np.multiply(motion_2HW[:, rows, columns], np.float32(config.speed), dtype=np.float32)
     speeds = np.hypot(motion[0], motion[1])[moving > 0]
     periods = loop_periods(config, float(np.percentile(speeds, 95)), limit)
-    motion = _slowed(motion, limit / max(periods))
+    _slow_down(motion, limit / max(periods))
     reach = math.ceil(min(float(speeds.max()) * max(periods), config.padding * longer_side, limit))
     pads = _pads(box, photo_HW3.shape[0], photo_HW3.shape[1], reach)
     moving = _reflected(moving, pads)
     weights = moving.astype(np.float32)
     window = _reflected(photo_HW3[rows, columns], pads)
-    planes = np.stack([_reflected(plane, pads) for plane in motion])
+    planes = [_reflected(plane, pads) for plane in motion]
     step = _grid_step(*weights.shape)
     return LoopSource(
         box=box,
@@ -178,11 +178,12 @@ def _with_surroundings(box: Box, height: int, width: int) -> Box:
     return replace(grown, top=grown.top - grown.top % 2, left=grown.left - grown.left % 2)
 
 
-def _slowed(motion: Floats, fastest: float) -> Floats:
-    """Hold every pixel's speed to `fastest`, keeping its direction."""
-    speeds = np.hypot(motion[0], motion[1])
-    slowed: Floats = motion * np.minimum(1.0, fastest / np.maximum(speeds, 1e-6)).astype(np.float32)
-    return slowed
+def _slow_down(motion: Floats, fastest: float) -> None:
+    """Hold every pixel's speed to `fastest`, keeping its direction, in place."""
+    factor = np.hypot(motion[0], motion[1])
+    np.maximum(factor, np.float32(1e-6), out=factor)
+    np.divide(np.float32(fastest), factor, out=factor)
+    motion *= np.minimum(factor, np.float32(1), out=factor)
 
 
 def _pads(box: Box, height: int, width: int, reach: int) -> tuple[int, int, int, int]:
@@ -220,7 +221,7 @@ def _grid_step(height: int, width: int) -> int:
     return min(COARSEST_GRID, max(1, round(math.sqrt(height * width / GRID_CELLS))))
 
 
-def _motion_grid(planes: Floats, weights: Floats, step: int) -> Floats:
+def _motion_grid(planes: list[Floats], weights: Floats, step: int) -> Floats:
     """Motion on the coarse grid in cells per frame, carried past the moving edge.
 
     Without that, lookups beside a shore would average with the shore's zero and water would pile up there;

@@ -147,7 +147,7 @@ class LoopQuality:
 
 def loop_quality(frames: Iterable[Bytes], moving_HW: Region) -> LoopQuality:
     """Measure a loop frame by frame, never holding more than three frames; at least two frames."""
-    moving = np.asarray(moving_HW) > 0
+    moving: NDArray[np.bool_] = moving_HW > 0
     still = ~moving
     first = last = None
     steps: list[float] = []

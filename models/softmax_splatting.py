@@ -121,16 +121,15 @@ def _add_colour(
     """Splat colours (H, W, 3) with weight exp(Z − highest) onto `sums`: (H + 2, W + 2, 4)."""
     height, width, _ = features.shape
     flat = sums.reshape(-1)
-    right, bottom = np.float32(width), np.float32(height)
     # Unsigned flat indices spare the tests for negative ones and let the four channels share a register.
-    row = np.uint64(4 * (width + 2))
+    row = np.uint64(4 * (width + 2) - 8)
     one, two, three, four = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
     for y in range(height):
         for x in range(width):
             px = np.float32(x) + displacement[0, y, x]
             py = np.float32(y) + displacement[1, y, x]
             # Written so that a NaN or an enormous displacement fails the test and drops the source.
-            if not (px > -1 and py > -1 and px < right and py < bottom):
+            if not (px > -1 and py > -1 and px < width and py < height):
                 continue
             left, top = np.floor(px), np.floor(py)
             fx, fy = px - left, py - top
@@ -144,7 +143,7 @@ def _add_colour(
                 flat[j + two] += corner * b
                 flat[j + three] += corner
                 j += four
-            j += row - four - four
+            j += row
             for corner in (low * (np.float32(1) - fx), low * fx):
                 flat[j] += corner * r
                 flat[j + one] += corner * g

@@ -281,4 +281,4 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 @pytest.mark.timeout(900)
 def test_24_megapixels_need_less_than_3_gigabytes():
     done = subprocess.run([sys.executable, "-c", PEAK], check=True, capture_output=True, text=True)
-    assert int(done.stdout) < 2.2e9, f"peak {int(done.stdout) / 1e9:.2f} GB"
+    assert int(done.stdout) < 2.5e9, f"peak {int(done.stdout) / 1e9:.2f} GB"
