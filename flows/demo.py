@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from storage.errors import UsageError
-from storage.objects import is_local, join_url
+from storage.objects import is_local, join_url, list_objects
 from storage.progress import OnProgress, Progress
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ def run_demo(
     """Run the demo into the folder `out`. Raises UsageError for wrong places."""
     if not is_local(out):
         raise UsageError(f"the demo writes to a folder of this machine, got {out}; give a path by --out")
+    for given in filter(None, (videos, photos)):
+        next(iter(list_objects(given)))  # raises UsageError when nothing is there
     plan = DemoPlan(
         out=out,
         videos=videos or join_url(out, "videos"),
@@ -77,9 +79,9 @@ def run_demo(
 
 
 def _keep_prefect_to_the_folder(out: str) -> None:
-    """A demo leaves nothing in the home folder and logs no more than warnings; what is set already wins."""
+    """A demo leaves nothing in the home folder; what goes wrong is told by us. What is set already wins."""
     os.environ.setdefault("PREFECT_HOME", os.path.abspath(os.path.join(out, PREFECT_FOLDER)))
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
 
 
 @contextmanager

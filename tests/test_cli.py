@@ -113,6 +113,7 @@ def test_without_a_command_the_help_comes() -> None:
         (["animate", "p", "--out", "o", "--format", "avi"], "format must be one of mp4"),
         (["train", "motion", "--data", "nowhere", "--out", "o", "--config", "huge"], "huge"),
         (["demo", "--out", "s3://bucket/demo"], "folder of this machine"),
+        (["demo", "--videos", "nowhere"], "nowhere"),
     ],
 )
 def test_bad_usage_gets_one_clear_line_and_exit_code_2(
