@@ -49,11 +49,16 @@ class Drawing:
     def __init__(self, scenes: list[Future[None]]) -> None:
         self._scenes = scenes
 
+    def tell(self, on_progress: OnProgress) -> None:
+        """Say how many are done."""
+        done = sum(scene.done() for scene in self._scenes)
+        on_progress(Progress(stage="draw scenes", done=done, total=len(self._scenes)))
+
     def wait(self, on_progress: OnProgress) -> None:
         """Wait for all of them; an error of a drawing process is raised here."""
-        for done, scene in enumerate(as_completed(self._scenes), start=1):
+        for scene in as_completed(self._scenes):
             scene.result()
-            on_progress(Progress(stage="draw scenes", done=done, total=len(self._scenes)))
+            self.tell(on_progress)
 
 
 def run_demo(
@@ -72,6 +77,7 @@ def run_demo(
     )
     _keep_prefect_to_the_folder(out)
     with _drawing(plan, videos=videos is None, photos=photos is None) as drawing:
+        drawing.tell(on_progress)
         from flows.demo_flow import demo_flow
 
         (outcome,) = demo_flow(plan, drawing, on_progress)
