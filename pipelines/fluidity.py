@@ -50,5 +50,6 @@ def measure_fluidity(estimate: MotionEstimate) -> Fluidity:
         persistence=persistence,
         travelling=estimate.travelling,
         sway=sway,
-        score=persistence * (1.0 - estimate.travelling),
+        # Half of the motion moving on is as much as legs and wheels leave of it.
+        score=persistence * max(0.0, 1.0 - 2.0 * estimate.travelling),
     )

@@ -27,7 +27,7 @@ BUSY_SHARE = 0.4  # of a pixel's mean speed; below it the pixel rests
 # A frame that differs from the one before by less than this share of what is usual in the clip repeats it.
 DOUBLE_SHARE = 0.2
 FARTHEST_DOUBLE = 4.5  # steps of 30 fps; optical flow cannot bridge more
-SMOOTH_PIXELS = 2.0  # the seams between patches, which are at least twice as wide
+SMOOTH_PIXELS = 1.5  # the seams between patches, which are at least twice as wide
 # Two flows that should cancel may miss by this much and still agree: px, and share of their lengths
 # (Sundaram, Brox and Keutzer, ECCV 2010, use a rule of this shape).
 AGREEMENT_PIXELS = 0.5
@@ -45,7 +45,7 @@ class OpticalFlowConfig:
     """
 
     method: str = "dis_average"
-    check_every: int = 10
+    check_every: int = 20
     still_share: float = 0.1
     still_floor: float = 0.1
 
@@ -99,10 +99,11 @@ def average_motion(
     steps_T = _steps(len(frames), fps, seconds)
     grey, steps_T = _without_doubles([grey_frame(frame) for frame in frames], steps_T)
     flows_THW2, agreement_HW, change = _pairwise(grey, steps_T, config)
-    average_HW2, activity_HW, persistence_HW = _mean_without_outliers(flows_THW2)
-    # The floor keeps sensor noise on still ground from looking like incoherent motion.
+    averages = _mean_without_outliers(flows_THW2)
+    average_HW2, activity_HW, persistence_HW = (_enlarge(plane, grey[0].shape) for plane in averages)
     planes = np.ascontiguousarray(average_HW2.transpose(2, 0, 1))
     average_2HW = np.stack([cv2.GaussianBlur(plane, (0, 0), SMOOTH_PIXELS) for plane in planes])
+    # The floor keeps sensor noise on still ground from looking like incoherent motion.
     speed_HW = cv2.magnitude(average_2HW[0], average_2HW[1])
     floor = config.still_floor
     confidence_HW = np.minimum((speed_HW + floor) / (activity_HW + floor), 1.0) * agreement_HW
@@ -115,6 +116,13 @@ def average_motion(
         activity_HW=activity_HW,
         persistence_HW=persistence_HW,
         travelling=travelling_share(flows_THW2),
+    )
+
+
+def _enlarge(plane: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """A plane of half the size, or two together, at the whole (H, W)."""
+    return np.asarray(
+        cv2.resize(plane, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR), dtype=np.float32
     )
 
 
@@ -163,10 +171,13 @@ def _without_doubles(
 def _pairwise(
     grey: list[NDArray[np.uint8]], steps_T: NDArray[np.float64], config: OpticalFlowConfig
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], Change]:
-    """Flow of each adjacent pair at 30 fps, (T - 1, H, W, 2), the share of checks that agreed, (H, W), and
-    how the pixels changed."""
+    """Flow of each adjacent pair at 30 fps, (T - 1, H/2, W/2, 2) in pixels of the whole size; the share of
+    the checks that agreed, (H, W); and how the pixels changed."""
     method = optical_flow_method(config.method)
-    flows_THW2 = np.empty((len(grey) - 1, *grey[0].shape, 2), dtype=np.float32)
+    height, width = grey[0].shape
+    # Optical flow is smoother than half the pixels can show; half the size is a quarter of the work.
+    size = (max(1, width // 2), max(1, height // 2))
+    flows_THW2 = np.empty((len(grey) - 1, size[1], size[0], 2), dtype=np.float32)
     agreeing_HW = np.zeros(grey[0].shape, dtype=np.float32)
     change = Change(grey[0].shape)
     checks = 0
@@ -176,7 +187,8 @@ def _pairwise(
         if config.check_every and pair % config.check_every == config.check_every // 2:
             agreeing_HW += _agreeing(forward_HW2, method, first, second)
             checks += 1
-        np.multiply(forward_HW2, np.float32(1.0 / steps_T[pair]), out=flows_THW2[pair])
+        half_HW2 = cv2.resize(forward_HW2, size, interpolation=cv2.INTER_AREA)
+        np.multiply(half_HW2, np.float32(1.0 / steps_T[pair]), out=flows_THW2[pair])
     agreement_HW = agreeing_HW / np.float32(checks) if checks else np.ones_like(agreeing_HW)
     return flows_THW2, agreement_HW, change
 

@@ -1,6 +1,6 @@
 """The cheap first pass over a clip: cuts, fades, still pictures, slideshows, bars, darkness.
 
-It looks at small grey copies of the frames (longer side at most 128 px), so that what is unsuitable is thrown
+It looks at small grey copies of the frames (longer side at most 112 px), so that what is unsuitable is thrown
 out before dense optical flow is paid for.
 """
 
@@ -17,7 +17,7 @@ from storage.reasons import Reason
 
 __all__ = ["Screening", "ScreeningConfig", "screen_frames"]
 
-SMALL_SIDE = 128
+SMALL_SIDE = 112
 NOISE = 0.6  # grey levels; changes of a small copy below this are sensor noise and compression
 EDGE_SHARE = 0.25  # bars reach at most this far into the picture on each side
 

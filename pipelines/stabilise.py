@@ -47,7 +47,7 @@ class StabiliseConfig:
     drifts are shares of the diagonal over the whole clip.
     """
 
-    corners: int = 240
+    corners: int = 192
     still_pixels: float = 0.8
     still_cells: float = 0.12
     agreeing_cells: float = 0.4
@@ -102,7 +102,7 @@ def follow_camera(grey: list[NDArray[np.uint8]], config: StabiliseConfig) -> Cam
     scale = max(height, width) / 512.0
     diagonal = float(np.hypot(height, width))
     start_N2 = _corners(grey[0], config.corners)
-    few = sorted({*range(5, len(grey), 6), len(grey) - 1})
+    few = sorted({*range(5, len(grey), 9), len(grey) - 1})
     tracks_TN2, seen_TN = _follow(grey, start_N2, few)
     moved_N = np.where(seen_TN, np.hypot(*np.moveaxis(tracks_TN2 - start_N2, -1, 0)), np.inf).max(axis=0)
     still_N = moved_N <= config.still_pixels * scale

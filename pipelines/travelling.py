@@ -15,10 +15,10 @@ SLOWEST = 0.3  # px/frame; a centre that shifts less is at rest
 def travelling_share(flows_THW2: NDArray[np.float32]) -> float:
     """How fast the centre of all that moves goes in the direction of its motion, as a share of its speed.
 
-    `flows_THW2`: optical flow of every pair of frames, px/frame. 1 for a body that crosses the picture and
-    about 0 for a fluid, whose motion stays in its bed.
+    `flows_THW2`: optical flow of every pair of frames at half the size, in px/frame of the whole. 1 for a
+    body that crosses the picture and about 0 for a fluid, whose motion stays in its bed.
     """
-    thin_THW2 = flows_THW2[:, ::GRID, ::GRID]
+    thin_THW2 = np.ascontiguousarray(flows_THW2[:, ::GRID, ::GRID])
     speed_THW = np.hypot(thin_THW2[..., 0], thin_THW2[..., 1])
     limit = max(ACTIVE_SHARE * float(np.percentile(speed_THW, 99)), SLOWEST)
     weight_THW = np.where(speed_THW > limit, np.minimum(speed_THW, 4 * limit), 0.0)
@@ -26,7 +26,7 @@ def travelling_share(flows_THW2: NDArray[np.float32]) -> float:
     seen_T = total_T > 0.1 * total_T.max()
     if total_T.max() <= 0 or seen_T.sum() < 6:
         return 0.0
-    y_HW, x_HW = np.mgrid[0 : speed_THW.shape[1], 0 : speed_THW.shape[2]].astype(np.float32) * GRID
+    y_HW, x_HW = np.mgrid[0 : speed_THW.shape[1], 0 : speed_THW.shape[2]].astype(np.float32) * (2 * GRID)
     times = np.flatnonzero(seen_T)
     centre_T2 = np.stack(
         [(weight_THW[seen_T] * axis_HW).sum(axis=(1, 2)) / total_T[seen_T] for axis_HW in (x_HW, y_HW)],
