@@ -50,7 +50,9 @@ class Drawing:
         self._scenes = scenes
 
     def tell(self, on_progress: OnProgress) -> None:
-        """Say how many are done."""
+        """Say how many are done; nothing when both videos and photos were given."""
+        if not self._scenes:
+            return
         done = sum(scene.done() for scene in self._scenes)
         on_progress(Progress(stage="draw scenes", done=done, total=len(self._scenes)))
 
