@@ -76,6 +76,58 @@ def demo(
 
 
 @app.command()
+def crawl(
+    sources: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCES",
+            help="A list (txt, csv, jsonl, parquet), folder, web page, sitemap, feed, commons:CATEGORY, "
+            "or ytdlp:URL.",
+        ),
+    ],
+    out: Out,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="HOST[:PORT]", help="A host that may have a private address; repeatable."),
+    ] = None,
+    licences: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,…", help="Only these, such as cc0,cc-by,cc-by-sa.", show_default="all"),
+    ] = None,
+    depth: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="N", help="Links to follow away from a page.", show_default="0"),
+    ] = None,
+    max_pages: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Pages to read at most.", show_default="100")
+    ] = None,
+    config: ConfigFile = None,
+    runner: Runner = None,
+    workers: Workers = None,
+    strict: Strict = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch videos from the web politely, with licence and author; a rerun fetches what is new or failed.
+
+    Example:  [bold]stillstream crawl links.csv --out videos --licences cc0,cc-by[/bold]
+    """
+    from flows import jobs
+
+    names = [name.strip() for name in licences.split(",") if name.strip()] if licences else None
+    looking = {"depth": depth, "max_pages": max_pages}
+    settings = _settings(config).override("runner", name=runner, workers=workers)
+    settings = settings.override(
+        "crawl",
+        licences=names,
+        sources={name: value for name, value in looking.items() if value is not None},
+        fetch={"allow_hosts": allow_host} if allow_host else None,
+    )
+    with stage_progress("crawl", silent=as_json) as on_progress:
+        outcome = jobs.crawl_videos(sources, out, settings, on_progress)
+    _finish(outcome, strict=strict, as_json=as_json)
+
+
+@app.command()
 def dataset(
     videos: Annotated[
         str | None,

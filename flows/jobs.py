@@ -25,6 +25,7 @@ __all__ = [
     "TrainingJob",
     "animate_photos",
     "build_dataset",
+    "crawl_videos",
     "evaluate_weights",
     "publish_gallery",
     "rescore_dataset",
@@ -71,6 +72,32 @@ class TrainingJob:
     config: str = "default"
     nproc: int = 1
     resume: bool = False
+
+
+def crawl_videos(
+    sources: str, out: str, settings: "Settings", on_progress: OnProgress | None = None
+) -> Outcome:
+    """Fetch the videos that sources lead to, with a row for every URL."""
+    from pipelines import crawl
+
+    summary = crawl.crawl(sources, out, settings.crawl, settings.runner, on_progress)
+    return Outcome(
+        title="Crawl",
+        rows={
+            "links": summary.counts,
+            "reasons": summary.reasons,
+            "fetched now": summary.fetched,
+            "done before": summary.skipped,
+            "seconds": f"{summary.seconds:.1f}",
+            "videos": summary.videos_url,
+            "manifest": summary.manifest_url,
+        },
+        summary=dataclasses.asdict(summary),
+        items=_items(summary.manifest_url, "url"),
+        not_ok=summary.counts["rejected"] + summary.counts["failed"],
+        failed=summary.counts["failed"],
+        items_url=summary.manifest_url,
+    )
 
 
 def build_dataset(

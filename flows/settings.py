@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from flows.gallery import GalleryConfig
     from flows.nightly import NightlyConfig
     from models.evaluate import EvaluationConfig
+    from pipelines.crawl import CrawlConfig
     from pipelines.motion_dataset import DatasetConfig
     from pipelines.photo_animation import AnimationConfig
     from pipelines.runner import RunnerConfig
@@ -41,6 +42,7 @@ Config = TypeVar("Config")
 TRUE_WORDS, FALSE_WORDS = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 
 SECTIONS: Mapping[str, str] = {
+    "crawl": "pipelines.crawl:CrawlConfig",
     "dataset": "pipelines.motion_dataset:DatasetConfig",
     "animate": "pipelines.photo_animation:AnimationConfig",
     "runner": "pipelines.runner:RunnerConfig",
@@ -66,6 +68,12 @@ class Settings:
                 raise UsageError(f"{self.origin}: {_unknown('section', name, SECTIONS)}")
             if not isinstance(section, Mapping):
                 raise UsageError(f"{self.origin}: {name} must be a table [{name}], got {section!r}")
+
+    @property
+    def crawl(self) -> "CrawlConfig":
+        """How videos are found and fetched."""
+        config: CrawlConfig = self.section("crawl")
+        return config
 
     @property
     def dataset(self) -> "DatasetConfig":
@@ -112,7 +120,7 @@ class Settings:
     def override(self, section: str, /, **values: object) -> "Settings":
         """The same settings with some values of one section replaced; None leaves a value as it is."""
         given = {key: value for key, value in values.items() if value is not None}
-        merged = {**self.values, section: {**self.values.get(section, {}), **given}}
+        merged = {**self.values, section: _merge(self.values.get(section, {}), given)}
         return dataclasses.replace(self, values=merged)
 
     def check(self) -> dict[str, Any]:

@@ -120,7 +120,7 @@ def describe_source(source: ObjectInfo) -> dict[str, Any]:
 def _category(key: str) -> str | None:
     """`river/clip.mp4` and `river_012.mp4` are both of the category river."""
     folder, _, name = key.rpartition("/")
-    if folder:
+    if folder and not (len(folder) == 2 and name.startswith(folder)):  # crawled: the folder is of a digest
         return folder.partition("/")[0].lower()
     word = Path(name).stem.replace("-", "_").partition("_")
     return word[0].lower() if word[1] and word[0].isalpha() else None

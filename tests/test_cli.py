@@ -18,10 +18,11 @@ from flows.cli import run
 from flows.console import StageProgress
 from storage.progress import Progress
 
-COMMANDS = ("demo", "dataset", "train", "evaluate", "animate", "gallery")
+COMMANDS = ("demo", "crawl", "dataset", "train", "evaluate", "animate", "gallery")
 # The contract: what scripts of others rely on.
 SURFACE = {
     "demo": "--out --videos --photos",
+    "crawl": "SOURCES --out --allow-host --licences --depth --max-pages --workers --strict --json",
     "dataset": "VIDEOS --out --config --runner --workers --strict --json --verify --rescore",
     "train": "{motion,animator} --data --out --config --nproc --resume",
     "evaluate": "--data --checkpoint --out",
