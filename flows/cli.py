@@ -17,7 +17,19 @@ import typer
 from flows.console import error_line, note, quiet_libraries, show_items, show_summary, stage_progress
 from storage.errors import StillstreamError, UsageError
 
-__all__ = ["animate", "app", "check_config", "dataset", "demo", "evaluate", "gallery", "main", "run", "train"]
+__all__ = [
+    "animate",
+    "app",
+    "check_config",
+    "crawl",
+    "dataset",
+    "demo",
+    "evaluate",
+    "gallery",
+    "main",
+    "run",
+    "train",
+]
 
 INTERRUPTED = 130
 
