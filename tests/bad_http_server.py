@@ -6,6 +6,7 @@ Paths are registered with a behaviour; every request is kept with its time and h
 from __future__ import annotations
 
 import gzip
+import ssl
 import threading
 import time
 from collections.abc import Callable
@@ -39,7 +40,7 @@ class Handler(BaseHTTPRequestHandler):
             owner.most_at_once = max(owner.most_at_once, owner.at_once)
         try:
             owner.behaviours.get(self.path.partition("?")[0], missing)(self)
-        except (BrokenPipeError, ConnectionResetError):
+        except (BrokenPipeError, ConnectionResetError, ssl.SSLError):
             self.close_connection = True
         finally:
             with owner.lock:
@@ -60,6 +61,9 @@ class Handler(BaseHTTPRequestHandler):
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     owner: BadServer
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients that break off, as they should, are no news."""
 
 
 Behaviour = Callable[[Handler], None]
@@ -87,6 +91,18 @@ class BadServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+    def secure(self, certificate: str, key: str) -> list[str]:
+        """Speak TLS from now on; returns the list of server names that clients ask for."""
+        names: list[str] = []
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+        context.sni_callback = lambda _, name, __: names.append(str(name))
+        # The handshake is made by the thread of the connection, not by the one that accepts.
+        self._server.socket = context.wrap_socket(
+            self._server.socket, server_side=True, do_handshake_on_connect=False
+        )
+        return names
 
     @property
     def host(self) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import random
+import shutil
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -140,6 +142,26 @@ def test_one_private_address_among_public_ones_is_enough(server: BadServer, tmp_
     with WebClient(config(server), resolve=lambda host, port: ["8.8.8.8", "10.0.0.1"]) as client:
         call = lambda: fetch_video(client, "http://mixed.test/a.mp4", tmp_path / "spool")  # noqa: E731
         assert reason_of(call, RejectedError) is Reason.PRIVATE_ADDRESS
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate with")
+def test_tls_is_checked_against_the_name_though_an_address_is_connected(
+    server: BadServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=videos.test".split()
+    command += ["-addext", "subjectAltName=DNS:videos.test", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    server.video("/a.mp4", VIDEO)
+    names = server.secure(str(certificate), str(key))
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    settings = config(server, allow_hosts=("videos.test", "other.test"))
+    with WebClient(settings, resolve=lambda host, port: ["127.0.0.1"]) as client:
+        url = f"https://videos.test:{server.port}/a.mp4"
+        assert fetch_video(client, url, tmp_path / "spool").size == len(VIDEO)
+        assert set(names) == {"videos.test"}
+        other = url.replace("videos.test", "other.test")
+        assert reason_of(lambda: fetch_video(client, other, tmp_path / "x"), FetchError) is Reason.NETWORK
 
 
 def test_robots_txt_disallows(server: BadServer, fetch: Any) -> None:
