@@ -25,7 +25,7 @@ Floats = NDArray[np.float32]
 
 # Variance below which there is no texture to restore, only noise, in grey levels squared.
 NOISE = 2.0
-LARGEST_GAIN = 1.6
+LARGEST_GAIN = 2.0
 # The longer side over this is how far "local" reaches; texture coarser than that may still pulse.
 RADIUS_SHARE = 64
 # Rows of the energy grid that are measured at a time.
@@ -178,7 +178,7 @@ def _enlarge(colour: Floats, detail: Floats, energy: Floats, moving: Floats, exp
             if moving[y, x] <= 0:
                 continue
             gain = np.sqrt((expected[y, x] + noise) / (energy[y, x] + noise))
-            more = (min(max(gain, least), most) - least) * detail[y, x]
+            more = (min(max(gain, least), most) - least) * detail[y, x] * moving[y, x]
             colour[y, x, 0] += more
             colour[y, x, 1] += more
             colour[y, x, 2] += more

@@ -1,5 +1,5 @@
 # ruff: noqa: N803 - names carry their dimensions
-"""Paint one frame of a loop: splat both ways, fill, restore contrast or correct deeply, lay over the photo.
+"""Paint one frame of a loop: splat both ways, fill, lay over the photo, correct deeply, restore contrast.
 
 A frame is painted in bands with a halo, so that its buffers stay small however large the photo is. Painting
 reads shared arrays and writes its own, so frames can be painted by many threads at once.
@@ -34,7 +34,7 @@ Fields = tuple[Floats, Floats]
 
 # Around a pixel, this window tells whether a way reaches it.
 COVER_WINDOW = (5, 5)
-COVER_HALO = 3
+COVER_HALO = 4
 # Holes are filled from differences averaged over blocks of so many pixels a side.
 FILL_BLOCK = 4
 # A band has about this many pixels; its height is a multiple of the deep animator's grid.
@@ -76,11 +76,17 @@ class FramePainter:
         )
         for inner in _bands(box):
             band = inner.grown(self._halo, box)
-            colour = self._band_colours(band, (forward, backward), alpha, expected)
+            colour = self._band_colours(band, (forward, backward), alpha)
             if self.correction is not None:
+                seen = inner.grown(self._contrast_halo, band)
                 self.correction.correct(
-                    colour, self.moving[band.slices], band, (forward, backward), alpha, inner
+                    colour, self.moving[band.slices], band, (forward, backward), alpha, seen
                 )
+            if self.contrast is not None and expected is not None:
+                # Last, since the deep animator plays safe and softens what it is not sure of.
+                window = self.source.offset
+                offset = band.top - box.top - window[0], band.left - box.left - window[1]
+                restore_contrast(colour, self.moving[band.slices], self.contrast, expected, offset)
             write_moving(
                 colour[inner.top - band.top : inner.bottom - band.top],
                 self.moving[inner.slices],
@@ -90,22 +96,21 @@ class FramePainter:
 
     @property
     def _halo(self) -> int:
-        contrast = 0 if self.contrast is None else self.contrast.halo
         correction = 0 if self.correction is None else self.correction.halo
-        # A multiple of 4 keeps the deep animator's coarse grid in place whatever the band.
-        return -(-(contrast + correction + COVER_HALO) // 4) * 4
+        return self._contrast_halo + correction + COVER_HALO
 
-    def _band_colours(self, band: Box, fields: Fields, alpha: float, expected: Floats | None) -> Floats:
+    @property
+    def _contrast_halo(self) -> int:
+        # Halos are multiples of 4, which keeps the deep animator's coarse grid in place whatever the band.
+        return 0 if self.contrast is None else -(-self.contrast.halo // 4) * 4
+
+    def _band_colours(self, band: Box, fields: Fields, alpha: float) -> Floats:
         """A band's colours over the still photo: (h, w, 3), 0 … 255."""
         moving = self.moving[band.slices]
         ways = [self._splat_way(band, field) for field in fields]
         colour, sure = ways[0][0], np.empty((band.height, band.width), np.float32)
         if blend_ways(colour, ways[1][0], (ways[0][1], ways[1][1]), alpha, moving, sure):
             self._fill(colour, band, sure)
-        if self.contrast is not None and expected is not None:
-            window = self.source.offset
-            offset = band.top - self.source.box.top - window[0], band.left - self.source.box.left - window[1]
-            restore_contrast(colour, moving, self.contrast, expected, offset)
         lay_over(colour, moving, self.photo[band.slices])
         return colour
 

@@ -91,13 +91,13 @@ def _painter(
 ) -> FramePainter:
     source = prepare_source(photo, motion, moving, config)
     logger.debug("periods %s, displacements on a grid of step %d", source.periods, source.step)
+    contrast = plan_contrast(source, max(photo.shape[:2])) if config.contrast else None
+    correction = None
     if animator is not None:
         from models.deep_correction import DeepCorrection
 
         correction = DeepCorrection(animator, source)
-        return FramePainter(photo=photo, moving=moving, source=source, correction=correction)
-    contrast = plan_contrast(source, max(photo.shape[:2])) if config.contrast else None
-    return FramePainter(photo=photo, moving=moving, source=source, contrast=contrast)
+    return FramePainter(photo=photo, moving=moving, source=source, contrast=contrast, correction=correction)
 
 
 def _painted(painter: FramePainter, threads: int) -> Iterator[Bytes]:
