@@ -78,11 +78,3 @@ def test_an_error_of_ours_comes_out_as_itself():
 def test_a_worker_without_the_board_is_silent(tmp_path):
     ProgressBoard(tmp_path / "elsewhere").note("ok")
     assert not (tmp_path / "elsewhere").exists()
-
-
-@pytest.mark.slow
-def test_two_processes_count_the_same():
-    def build(pipeline, board):
-        return pipeline | beam.Create(range(10)) | beam.Reshuffle() | beam.ParDo(Count(board))
-
-    assert run_pipeline(build, RunnerConfig(workers=2), stage="count").counters == {"items": 10}
