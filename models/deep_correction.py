@@ -37,6 +37,7 @@ class DeepCorrection:
         self.animator = animator.eval()
         self.source = source
         self.stride = animator.config.stride
+        self.device = next(animator.parameters()).device
         self.weighted = self._encode()
 
     @property
@@ -84,8 +85,10 @@ class DeepCorrection:
             first, last = max(top - ENCODER_REACH, 0), min(bottom + ENCODER_REACH, height)
             rows = slice(first * stride, last * stride)
             features, importance = self.animator.encoder(
-                _tensor(photo[rows].astype(np.float32) / np.float32(255.0)), _tensor(moving[rows, :, None])
+                self._tensor(photo[rows].astype(np.float32) / np.float32(255.0)),
+                self._tensor(moving[rows, :, None]),
             )
+            features, importance = features.cpu(), importance.cpu()
             kept = slice(top - first, bottom - first)
             weight = np.exp(importance[0, 0, kept].numpy()) * share[top:bottom]
             weighted[top:bottom, :, -1] = weight
@@ -123,22 +126,21 @@ class DeepCorrection:
         features = np.pad(features, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
         share = _shrunk(moving, (width, height))[..., None]
         correction = self.animator.decoder(
-            _tensor(colour / np.float32(255.0)),
-            _tensor(features * share),
-            _tensor(share),
-            torch.tensor([alpha], dtype=torch.float32),
+            self._tensor(colour / np.float32(255.0)),
+            self._tensor(features * share),
+            self._tensor(share),
+            torch.tensor([alpha], dtype=torch.float32, device=self.device),
         )
-        return np.asarray(correction[0].permute(1, 2, 0).numpy())[: seen.height, : seen.width]
+        return np.asarray(correction[0].permute(1, 2, 0).cpu().numpy())[: seen.height, : seen.width]
+
+    def _tensor(self, plane: Floats) -> Tensor:
+        """(h, w, C) to (1, C, h, w) in memory order h, w, C, in which convolutions are fastest."""
+        tensor = torch.from_numpy(np.ascontiguousarray(plane)).to(self.device).permute(2, 0, 1)[None]
+        return tensor.contiguous(memory_format=torch.channels_last)
 
 
 def _shrunk(plane: Floats, size: tuple[int, int]) -> Floats:
     return np.asarray(cv2.resize(plane, size, interpolation=cv2.INTER_AREA), np.float32)
-
-
-def _tensor(plane: Floats) -> Tensor:
-    """(h, w, C) to (1, C, h, w) in memory order h, w, C, in which convolutions are fastest."""
-    tensor = torch.from_numpy(np.ascontiguousarray(plane)).permute(2, 0, 1)[None]
-    return tensor.contiguous(memory_format=torch.channels_last)
 
 
 def _moving_runs(moving: Floats, rows: Box) -> Iterator[Box]:
