@@ -35,6 +35,7 @@ def test_another_end_is_told_with_the_last_of_the_log() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_two_processes_train_and_a_rerun_starts_anew_unless_told_to_resume(tmp_path: Path) -> None:
     write_drawn_dataset(str(tmp_path / "data"), splits=("train", "val"))
     lines: list[str] = []
@@ -49,6 +50,7 @@ def test_two_processes_train_and_a_rerun_starts_anew_unless_told_to_resume(tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_a_cancelled_training_stops_its_processes_and_keeps_its_state(tmp_path: Path) -> None:
     write_drawn_dataset(str(tmp_path / "data"), splits=("train", "val"))
 
