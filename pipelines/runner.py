@@ -11,6 +11,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shlex
+import sys
 import tempfile
 import threading
 import time
@@ -23,6 +25,7 @@ from typing import Any
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
+from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
 from storage.errors import StillstreamError, UsageError
 from storage.progress import OnProgress, Progress
@@ -103,7 +106,6 @@ def pipeline_options(config: RunnerConfig) -> PipelineOptions:
     flags = list(config.options)
     if config.name == "local":
         flags.insert(0, f"--direct_num_workers={config.workers}")
-        flags.insert(1, f"--direct_running_mode={'in_memory' if config.workers == 1 else 'multi_processing'}")
     else:
         flags.insert(0, f"--runner={RUNNERS[config.name]}")
         if config.name == "flink":
@@ -141,7 +143,7 @@ def run_pipeline(
 def _run(
     build: Callable[[beam.Pipeline, ProgressBoard], Any], board: ProgressBoard, config: RunnerConfig
 ) -> dict[str, int]:
-    runner = FnApiRunner() if config.name == "local" else None
+    runner = _local_runner(config.workers) if config.name == "local" else None
     pipeline = beam.Pipeline(runner=runner, options=pipeline_options(config))
     build(pipeline, board)
     try:
@@ -155,6 +157,14 @@ def _run(
     for metric in result.metrics().query()["counters"]:
         counters[metric.key.metric.name] += metric.committed or 0
     return dict(counters)
+
+
+def _local_runner(workers: int) -> FnApiRunner:
+    """In this process for one worker, else in processes of their own."""
+    if workers == 1:
+        return FnApiRunner()
+    command = f"{shlex.quote(sys.executable)} -m pipelines.local_worker"
+    return FnApiRunner(default_environment=SubprocessSDKEnvironment.from_command_string(command))
 
 
 def _our_error(exc: BaseException) -> StillstreamError | None:

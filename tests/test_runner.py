@@ -41,8 +41,7 @@ def test_wrong_configurations_are_refused():
 def test_local_options_name_processes():
     one = pipeline_options(RunnerConfig()).view_as(DirectOptions)
     two = pipeline_options(RunnerConfig(workers=2)).view_as(DirectOptions)
-    assert (one.direct_num_workers, one.direct_running_mode) == (1, "in_memory")
-    assert (two.direct_num_workers, two.direct_running_mode) == (2, "multi_processing")
+    assert (one.direct_num_workers, two.direct_num_workers) == (1, 2)
 
 
 def test_options_of_the_cluster_pass_through():
