@@ -314,7 +314,7 @@ def _hanging_together(possible_HW: NDArray[np.bool_], certain_HW: NDArray[np.boo
     kept = np.zeros(count, np.uint8)
     kept[np.unique(labels[certain_HW & possible_HW])] = 1
     kept[0] = 0
-    return kept[labels]
+    return np.asarray(kept[labels], np.uint8)
 
 
 def _without_specks(solid_HW: NDArray[np.uint8], longer_side: int) -> NDArray[np.uint8]:
