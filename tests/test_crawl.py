@@ -264,7 +264,13 @@ def test_kill_9_costs_little(server: BadServer, videos: dict[str, bytes], tmp_pa
     assert not leftovers and len(list(out.glob("videos/*/*"))) == 6
 
 
-def test_the_command(server: BadServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(
+    server: BadServer,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("STILLSTREAM_CRAWL__FETCH__DELAY", "0")
     out = tmp_path / "out"
     server.text("/", '<a href="/deep">more</a>')
     server.text("/deep", '<video src="/a.mp4"></video><a href="/none.mp4">gone</a>')
