@@ -100,6 +100,5 @@ def test_digest_follows_the_weights(tmp_path: Path) -> None:
 def test_missing_weights_say_the_cure(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no checkpoint at"):
         load_networks(str(tmp_path), "splat")
-    url = write_weights(tmp_path)
-    with pytest.raises(UsageError, match="train animator"):
-        load_networks(url, "deep")
+    # What a checkpoint lacks is completed by the package's own weights.
+    assert load_networks(write_weights(tmp_path), "deep").animator is not None
