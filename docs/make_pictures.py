@@ -54,7 +54,7 @@ def _explained(scene: Scene) -> list[Picture]:
     return [_shrink(picture, 0.75) for picture in (scene.photo_HW3, colour, moving)]
 
 
-def _shrink(picture_HW3: Picture, factor: float) -> Picture:  # noqa: N803
+def _shrink(picture_HW3: Picture, factor: float) -> Picture:
     return np.asarray(
         cv2.resize(picture_HW3, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA), np.uint8
     )

@@ -168,7 +168,7 @@ def _example(example: "Example") -> dict[str, Any]:
     }
 
 
-def _small(picture_HW3: NDArray[np.uint8]) -> NDArray[np.uint8]:  # noqa: N803
+def _small(picture_HW3: NDArray[np.uint8]) -> NDArray[np.uint8]:
     height, width = picture_HW3.shape[:2]
     size = (PICTURE_WIDTH, max(1, round(height * PICTURE_WIDTH / width)))
     return np.asarray(cv2.resize(picture_HW3, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)

@@ -88,7 +88,7 @@ def _draw(sample: Sample, row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _shrink(picture_HW3: NDArray[np.uint8]) -> NDArray[np.uint8]:  # noqa: N803
+def _shrink(picture_HW3: NDArray[np.uint8]) -> NDArray[np.uint8]:
     height, width = picture_HW3.shape[:2]
     size = (THUMBNAIL_WIDTH, max(1, round(height * THUMBNAIL_WIDTH / width)))
     interpolation = cv2.INTER_AREA if width > THUMBNAIL_WIDTH else cv2.INTER_LINEAR

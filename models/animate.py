@@ -1,4 +1,3 @@
-# ruff: noqa: N803, N806, N815 - names carry their dimensions
 """One photo comes to life: motion → hints → frames. A pure function of the photo, the weights and the style.
 
 Legend: H, W rows and columns of the photo; 2 is (dx, dy) in pixels per frame, x right, y down; 3 is RGB.

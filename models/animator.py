@@ -1,4 +1,3 @@
-# ruff: noqa: N803, N806 - names carry their dimensions
 """The deep animator: encode the photo, splat its features both ways in time, decode a correction.
 
     photo → encoder → features and Z → symmetric splatting along F → decoder → correction of the colour splat

@@ -1,4 +1,3 @@
-# ruff: noqa: N803, N806, N815 - names carry their dimensions
 """Training the animator: three frames of a clip, the middle one to be rendered from the outer two.
 
 The start frame comes from the first third of a clip, the end frame from the last, the middle one from

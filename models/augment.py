@@ -1,4 +1,3 @@
-# ruff: noqa: N803, N806, N815 - names carry their dimensions
 """Augmentation of motion training samples: every change of the picture is made to its motion as well.
 
 One affine map (crop, scale, slight rotation, mirror) takes the frame to the network's size; the motion field

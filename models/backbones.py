@@ -1,4 +1,3 @@
-# ruff: noqa: N803, N806, N815 - names carry their dimensions
 """Image encoders of the motion network: pretrained EfficientNet-Lite0, a plain one, torchvision's.
 
 Every encoder maps a photo B3HW in [0, 1] to features at strides 2, 4, 8, 16 and 32 (a list, finest first).

@@ -1,4 +1,3 @@
-# ruff: noqa: N803, N806 - names carry their dimensions
 """What every figure is compared with: pictures made without the animator, motion made without the network.
 
 Pictures at time t between a start and an end: the start held still, a cross-fade, a plain splat of colours.

@@ -1,4 +1,3 @@
-# ruff: noqa: N803, N806, N815 - names carry their dimensions
 """Training runs by name, and how a file of overrides changes one.
 
 A run is a function: `default("motion")` is the training that made the weights in the package. A configuration

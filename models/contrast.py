@@ -1,4 +1,3 @@
-# ruff: noqa: N803 - names carry their dimensions
 """Give averaged water its contrast back, so that a loop does not pulse.
 
 Half-way through a loop every pixel is the mean of two textures that know nothing of each other, which costs

@@ -1,4 +1,3 @@
-# ruff: noqa: N803, N806, N815 - names carry their dimensions
 """The shard loader: batches from WebDataset shards on disk or in object storage, in one order that never
 depends on how many processes or threads read it.
 

@@ -1,4 +1,3 @@
-# ruff: noqa: N803 - names carry their dimensions
 """The deep animator inside the renderer: encode the window once, then correct every band of every frame.
 
 Features are splatted by the compiled loop on the displacements' grid and decoded only where something moves.

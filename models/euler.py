@@ -1,4 +1,3 @@
-# ruff: noqa: N803, N806 - names carry their dimensions
 """Euler integration of a motion field into displacements (Holynski et al. 2021, section 3, equation 2).
 
 F(0→0) = 0 and F(0→t)(x) = F(0→t−1)(x) + M(x + F(0→t−1)(x)), with bilinear lookup; backwards in time the

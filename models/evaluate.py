@@ -1,4 +1,3 @@
-# ruff: noqa: N815 - names carry their dimensions
 """Judge weights on clips that they have not seen, always beside what needs no weights at all.
 
 The protocol: (1) `rendering`, frames of the target motion from the photo alone, and `between` the first and

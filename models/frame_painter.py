@@ -1,4 +1,3 @@
-# ruff: noqa: N803 - names carry their dimensions
 """Paint one frame of a loop: splat both ways, fill, lay over the photo, correct deeply, restore contrast.
 
 A frame is painted in bands with a halo, so that its buffers stay small however large the photo is. Painting

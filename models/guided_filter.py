@@ -1,4 +1,3 @@
-# ruff: noqa: N803 - names carry their dimensions
 """Fast guided filter: gives a coarse map the edges of a photo (He and Sun, "Fast Guided Filter", 2015).
 
 Around every place the map is fitted as a linear function of the photo's colour; the fit is made at reduced

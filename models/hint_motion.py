@@ -1,4 +1,3 @@
-# ruff: noqa: N803, N806 - names carry their dimensions
 """Lay a person's hints over what the network predicted.
 
 In this order, the later wins: the network's motion and moving area; areas that a person calls moving (they

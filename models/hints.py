@@ -1,4 +1,3 @@
-# ruff: noqa: N803, N815 - names carry their dimensions
 """What a person says about the motion of one photo: arrows, moving and frozen areas, speed.
 
 A hints file is JSON in relative coordinates (0…1, x right, y down): one file serves a photo at every size:

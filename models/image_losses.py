@@ -1,4 +1,3 @@
-# ruff: noqa: N803, N806 - names carry their dimensions
 """What the animator is trained for: to be near the real frame and to have its textures.
 
 L1 + perceptual distance + optional hinge GAN with a patch discriminator. The perceptual distance compares

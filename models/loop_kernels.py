@@ -1,4 +1,4 @@
-# ruff: noqa: N803, PLR0913 - names carry their dimensions; a kernel takes its buffers one by one
+# ruff: noqa: PLR0913 - a kernel takes its buffers one by one
 """Compiled inner loops of the renderer: splat a window, average, composite. All serial, all deterministic.
 
 A window holds the sources, a band the destinations. Colours travel as (weight·r, weight·g, weight·b, weight)

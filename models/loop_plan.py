@@ -1,4 +1,3 @@
-# ruff: noqa: N803, N815 - names carry their dimensions
 """What a loop needs before its first frame: its configuration, its periods, and the sources to splat.
 
 Legend: H, W the photo; h, w a window of it; 2 is (dx, dy) in pixels per output frame, x right, y down.

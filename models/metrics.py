@@ -1,4 +1,3 @@
-# ruff: noqa: N803, N806 - names carry their dimensions
 """How good a motion field, a rendered frame and a loop are.
 
 Motion: end-point error, angular error, mask overlap. Frames: PSNR, SSIM, a perceptual distance, each over the

@@ -1,4 +1,3 @@
-# ruff: noqa: N803, N806, N815 - names carry their dimensions
 """From a photo to its motion: run the network, agree on directions, refine to the photo's edges.
 
     photo → network size, as it is and mirrored → heads → coherent directions → speeds
@@ -10,7 +9,7 @@ B batch, 2 = (dx, dy) in px/frame at 30 fps, y down, 3 = RGB.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -47,7 +46,6 @@ class MotionDecoding:
 
     `mirror`: average with the mirrored photo's prediction. `region`: reach over which directions are agreed.
     `least_speed`: share of the predicted speed that is kept where the direction is wholly unsure.
-    `most_speed`: factor where it is sure; a log-speed learnt from mixed scenes is too slow for the fast ones.
     `threshold`: probability above which a place moves, if it hangs together with one above `certain`: trained
     on few scenes, the network is too sure of stillness. `erosion` and `softness`: rim taken off the moving
     mask, and width of the soft edge inside. Below `smallest_share` and `least_confidence` there is nothing to
@@ -56,8 +54,7 @@ class MotionDecoding:
 
     mirror: bool = False
     region: float = 0.04
-    least_speed: float = 0.25
-    most_speed: float = 2.0
+    least_speed: float = 0.125
     threshold: float = 0.1
     certain: float = 0.5
     guide_radius: int = 8
@@ -71,10 +68,8 @@ class MotionDecoding:
         for name in ("threshold", "certain"):
             if not 0.0 < getattr(self, name) < 1.0:
                 raise UsageError(f"{name} must be a probability between 0 and 1, got {getattr(self, name)}")
-        if not 0.0 <= self.least_speed <= self.most_speed:
-            raise UsageError(
-                f"expected 0 <= least_speed <= most_speed, got {self.least_speed} and {self.most_speed}"
-            )
+        if not 0.0 <= self.least_speed <= 1.0:
+            raise UsageError(f"least_speed must be a share between 0 and 1, got {self.least_speed}")
         if min(self.region, self.erosion, self.softness) < 0:
             raise UsageError("region, erosion and softness must not be negative")
 
@@ -168,7 +163,8 @@ def coarse_motion(
     network.eval()
     heads = network(photos.to(device).contiguous(memory_format=torch.channels_last), channels.to(device))
     network.train(was_training)
-    return decode_coherently(heads, decoding)
+    coarse = decode_coherently(heads, decoding)
+    return replace(coarse, motion_2hw=coarse.motion_2hw * np.float32(network.config.speed_gain))
 
 
 def decode_coherently(heads: MotionHeads, decoding: MotionDecoding) -> CoarseMotion:
@@ -191,7 +187,7 @@ def decode_coherently(heads: MotionHeads, decoding: MotionDecoding) -> CoarseMot
     unit = functional.normalize(vector, dim=1, eps=1e-6)
     cosine = unit[:, :1] * exact.cos() + unit[:, 1:] * exact.sin()
     certainty = (probability * cosine).sum(1, keepdim=True).clamp(0.0, 1.0)
-    spent = decoding.least_speed + (decoding.most_speed - decoding.least_speed) * certainty**2
+    spent = decoding.least_speed + (1.0 - decoding.least_speed) * certainty**2
     # Speeds were learnt at the input's size; the heads' pixels are larger.
     motion = unit * log_speed.exp() * spent / HEAD_STRIDE
     return CoarseMotion(_array(motion[0]), _array(moving[0, 0]), _array(certainty[0, 0]))

@@ -1,4 +1,3 @@
-# ruff: noqa: N803, N806 - names carry their dimensions
 """The adversary of the motion network: does this motion look like water's, for this photo?
 
 Multi-scale patch discriminators with hinge loss and feature matching, as in pix2pixHD (Wang et al., CVPR

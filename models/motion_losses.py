@@ -1,4 +1,3 @@
-# ruff: noqa: N803, N806, N815 - names carry their dimensions
 """Losses of the motion network: what moves, in which direction, how fast.
 
 Direction is learnt as a distribution over bins (cross-entropy against a target smeared over neighbours)

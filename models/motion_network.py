@@ -1,4 +1,3 @@
-# ruff: noqa: N803, N806, N815 - names carry their dimensions
 """The motion network: a photo and sparse hints in, what moves, where to and how fast out.
 
 A U-Net over a (pretrained) encoder. Instead of one velocity per pixel, which collapses towards zero wherever
@@ -46,6 +45,8 @@ class MotionNetworkConfig:
 
     `pretrained` says where a fresh training starts, not how to load one; `frozen_blocks` how many of a
     pretrained encoder's blocks stay as they are. `input_side` is the longer side that photos are reduced to.
+    `speed_gain` multiplies decoded speeds: a log-speed learnt from mixed scenes is too slow for the fast ones,
+    so trained weights may carry a factor that was chosen on validation clips.
     """
 
     backbone: str = "efficientnet_lite0"
@@ -56,6 +57,7 @@ class MotionNetworkConfig:
     bins: int = 16
     dropout: float = 0.1
     input_side: int = 320
+    speed_gain: float = 1.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "decoder_widths", tuple(self.decoder_widths))
@@ -71,6 +73,8 @@ class MotionNetworkConfig:
             raise UsageError(f"dropout must be at least 0 and below 1, got {self.dropout}")
         if self.input_side < INPUT_MULTIPLE:
             raise UsageError(f"input_side must be at least {INPUT_MULTIPLE} pixels, got {self.input_side}")
+        if not 0.0 < self.speed_gain < 100.0:
+            raise UsageError(f"speed_gain must be a factor above 0 and below 100, got {self.speed_gain}")
 
 
 @dataclass(frozen=True, slots=True)

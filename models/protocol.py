@@ -1,4 +1,4 @@
-# ruff: noqa: N802, N803, N806 - names carry their dimensions
+# ruff: noqa: N802 - names carry their dimensions
 """The measurements of one clip: rendering with its target motion, motion from one frame of it, and its loop.
 
 Every measurement is a row of numbers for one method in one part of the protocol; `models.evaluate` averages

@@ -1,4 +1,3 @@
-# ruff: noqa: N803 - names carry their dimensions
 """Push-pull filling: give every pixel that nothing reached the colour of what lies around it.
 
 Averages are pushed down a pyramid until every cell has weight, then pulled up again wherever a finer level

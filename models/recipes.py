@@ -1,4 +1,3 @@
-# ruff: noqa: N803, N806, N815 - names carry their dimensions
 """What differs between training the motion network and the animator; the trainer asks a recipe for it.
 
 Dimension letters: B batch, H and W rows and columns, h and w those of the motion grid, 2 = (dx, dy), 3 = RGB.

@@ -1,4 +1,3 @@
-# ruff: noqa: N803 - names carry their dimensions
 """Render a photo and a motion field as a loop, by symmetric splatting over the untouched photo.
 
 Frame t of a period of N pushes the moving pixels forward along F(0→t) with weight 1 − t/N and backward along

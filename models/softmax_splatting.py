@@ -1,4 +1,3 @@
-# ruff: noqa: N803, N806, N815 - names carry their dimensions
 """Softmax splatting: push every source pixel along its displacement and average where they land.
 
     out(y) = Σ b(x → y) exp(Z(x)) I(x) / Σ b(x → y) exp(Z(x))

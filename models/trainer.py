@@ -1,4 +1,3 @@
-# ruff: noqa: N803, N806, N815 - names carry their dimensions
 """The trainer: one loop that reads from top to bottom, on one process or many, on CPUs or GPUs.
 
     draw a batch → losses → gradients (averaged over ranks) → clip → step → average the weights

@@ -1,4 +1,3 @@
-# ruff: noqa: N803, N806 - names carry their dimensions
 """The curves of a training: metrics.jsonl in its output folder, the same for TensorBoard, with pictures."""
 
 from __future__ import annotations

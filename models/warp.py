@@ -1,4 +1,3 @@
-# ruff: noqa: N803, N806 - names carry their dimensions
 """Bilinear lookup along a displacement field, and resizing of motion fields.
 
 Legend: H, W rows and columns; C channels; B batch; 2 is (dx, dy) in pixels, x right, y down.

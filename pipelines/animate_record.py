@@ -1,4 +1,3 @@
-# ruff: noqa: N803 - names carry their dimensions
 """One photo of a library, from its record to its ledger row: read, animate, publish, sidecar, row.
 
 Results are published first, then the sidecar `<name>.json`, which is the durable truth about them, then the

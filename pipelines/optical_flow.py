@@ -72,12 +72,12 @@ class MotionEstimate:
     the pairs in which a pixel was about as fast as usual. `travelling`: see `pipelines.travelling`.
     """
 
-    motion_2HW: NDArray[np.float32]  # noqa: N815
-    confidence_HW: NDArray[np.float32]  # noqa: N815
-    moving_HW: NDArray[np.bool_]  # noqa: N815
-    average_2HW: NDArray[np.float32]  # noqa: N815
-    activity_HW: NDArray[np.float32]  # noqa: N815
-    persistence_HW: NDArray[np.float32]  # noqa: N815
+    motion_2HW: NDArray[np.float32]
+    confidence_HW: NDArray[np.float32]
+    moving_HW: NDArray[np.bool_]
+    average_2HW: NDArray[np.float32]
+    activity_HW: NDArray[np.float32]
+    persistence_HW: NDArray[np.float32]
     travelling: float
 
 

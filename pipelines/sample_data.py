@@ -6,7 +6,6 @@ The moving texture is carried by one stationary motion field (pipelines.scenery.
 `Scene.motion_2HW` is the truth and not an estimate. DISTRACTORS are clips in which something else moves.
 """
 
-# ruff: noqa: N803, N806, N815 - names of arrays end in their axes
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence

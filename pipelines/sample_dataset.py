@@ -1,4 +1,3 @@
-# ruff: noqa: N803, N806 - names carry their dimensions
 """A dataset of sample scenes with their exact motion: what a training mixes in beside real clips.
 
     python -m pipelines.sample_dataset OUT [SEEDS]

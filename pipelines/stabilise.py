@@ -72,7 +72,7 @@ class CameraPath:
     background still moves once brought back, share of the diagonal. `verified`: a still background was seen.
     """
 
-    homographies_T33: NDArray[np.float64] | None  # noqa: N815
+    homographies_T33: NDArray[np.float64] | None
     travel: float
     residual: float
     verified: bool

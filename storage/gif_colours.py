@@ -1,4 +1,3 @@
-# ruff: noqa: N803, N815 - names carry their dimensions
 """Colours for an animated GIF: one palette for all frames, and dithering that stays where it is.
 
 A palette per frame, or error diffusion, makes still areas crawl. Here every pixel gets a threshold that

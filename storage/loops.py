@@ -1,4 +1,3 @@
-# ruff: noqa: N803, N815 - names carry their dimensions
 """Writing a loop: frames → one file of the wanted format (or a folder of frames), and its poster.
 
 Frames are streamed into the encoder; only a GIF parks them on disk, since its palette needs to see them all.

@@ -1,4 +1,3 @@
-# ruff: noqa: N815 - names carry their dimensions
 """Reading a photo: bytes of any common format → upright 8-bit sRGB pixels.
 
 Sizes are checked from the header, before a pixel is decoded. The picture is turned as its EXIF says, its

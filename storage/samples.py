@@ -74,8 +74,8 @@ class Sample:
     key: str
     frames: Sequence[Frame]
     motion_2HW: NDArray[np.floating[Any]]  # noqa: N815 (axes are part of the name)
-    confidence_HW: NDArray[np.float32]  # noqa: N815
-    moving_HW: NDArray[np.bool_]  # noqa: N815
+    confidence_HW: NDArray[np.float32]
+    moving_HW: NDArray[np.bool_]
     info: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -167,7 +167,7 @@ def _encoded_frames(sample: Sample) -> Sequence[bytes]:
     ]
 
 
-def _encode_jpeg(frame_HW3: Frame, name: str) -> bytes:  # noqa: N803
+def _encode_jpeg(frame_HW3: Frame, name: str) -> bytes:
     if frame_HW3.ndim != 3 or frame_HW3.shape[2] != 3 or frame_HW3.dtype != np.uint8:
         raise UsageError(f"{name} must be (H, W, 3) uint8, got {frame_HW3.shape} {frame_HW3.dtype}")
     good, data = cv2.imencode(
@@ -186,7 +186,7 @@ def _decode_jpeg(data: bytes, name: str) -> Frame:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
-def _encode_png(image_HW: NDArray[np.uint8]) -> bytes:  # noqa: N803
+def _encode_png(image_HW: NDArray[np.uint8]) -> bytes:
     good, data = cv2.imencode(".png", image_HW)
     assert good
     return data.tobytes()

@@ -1,4 +1,3 @@
-# ruff: noqa: N803 - names carry their dimensions
 """Photos and weights for the tests of animation: small, drawn here, with an answer known beforehand."""
 
 import io

@@ -1,4 +1,3 @@
-# ruff: noqa: N803, N806 - names carry their dimensions
 """Small datasets of drawn clips for the tests: streaks drift through the lower half of a still picture."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# ruff: noqa: N803, N806 - names carry their dimensions
 import cv2
 import numpy as np
 import pytest

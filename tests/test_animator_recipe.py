@@ -1,4 +1,3 @@
-# ruff: noqa: N803, N806 - names carry their dimensions
 """Examples for the animator: pictures, motion, mask and predicted motion stay aligned in every window."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# ruff: noqa: N803, N806 - names carry their dimensions
 """Augmentation: the motion follows every change of the picture."""
 
 import cv2

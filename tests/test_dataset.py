@@ -1,4 +1,3 @@
-# ruff: noqa: N803, N806 - names carry their dimensions
 """The loader's order depends on nothing but (seed, epoch), and damaged data costs only itself."""
 
 from __future__ import annotations

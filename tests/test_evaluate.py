@@ -1,4 +1,3 @@
-# ruff: noqa: N803, N806 - names carry their dimensions
 """The protocol's figures on drawn clips whose motion is known, for predictions known to be right or wrong."""
 
 from __future__ import annotations

@@ -1,4 +1,3 @@
-# ruff: noqa: N803 - names carry their dimensions
 """Hints: reading files with clear complaints, drawing them for the network, laying them over its motion."""
 
 import json

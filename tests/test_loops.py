@@ -1,4 +1,3 @@
-# ruff: noqa: N803 - names carry their dimensions
 """Writing loops: what comes out of each format is decoded again and compared with what went in."""
 
 from collections.abc import Iterator

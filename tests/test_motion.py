@@ -1,4 +1,3 @@
-# ruff: noqa: N803, N806 - names carry their dimensions
 """From network predictions to a photo's motion: coherent directions, clean edges, no wobbling houses."""
 
 import math
@@ -27,7 +26,7 @@ CONFIG = MotionNetworkConfig(
 )
 
 
-PLAIN = MotionDecoding(most_speed=1.0)
+PLAIN = MotionDecoding()
 BOTH_WAYS = MotionDecoding(mirror=True)
 
 
@@ -149,7 +148,7 @@ def test_unsure_directions_spend_less_speed():
     unsure = decode_coherently(_heads({0: even, 8: even}, np.ones((20, 20))), MotionDecoding())
     sure = decode_coherently(_heads({0: even}, np.ones((20, 20))), MotionDecoding())
     ratio = np.linalg.norm(unsure.motion_2hw, axis=0).mean() / np.linalg.norm(sure.motion_2hw, axis=0).mean()
-    assert ratio == pytest.approx(MotionDecoding().least_speed / MotionDecoding().most_speed, abs=0.05)
+    assert ratio == pytest.approx(MotionDecoding().least_speed, abs=0.05)
 
 
 def test_motion_does_not_push_through_the_boundary():

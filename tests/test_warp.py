@@ -1,4 +1,3 @@
-# ruff: noqa: N806 - names carry their dimensions
 import numpy as np
 import pytest
 import torch

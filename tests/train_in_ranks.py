@@ -1,6 +1,6 @@
 """A training for torchrun in the tests: the real network without batch statistics, so that ranks can agree.
 
-    torchrun --nproc-per-node 2 tests/train_in_ranks.py DATASET FOLDER STEPS
+torchrun --nproc-per-node 2 tests/train_in_ranks.py DATASET FOLDER STEPS
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ class PlainRecipe(MotionRecipe):
 def ranks_config(steps: int) -> TrainConfig:
     config = debug("motion")
     network = dataclasses.replace(config.network, dropout=0.0)
-    return dataclasses.replace(config, network=network, steps=steps, log_every=1, save_every=4, tensorboard=False)
+    return dataclasses.replace(
+        config, network=network, steps=steps, log_every=1, save_every=4, tensorboard=False
+    )
 
 
 def train_plain(data_url: str, out_url: str, steps: int, *, resume: bool = False) -> TrainSummary:

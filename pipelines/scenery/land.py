@@ -3,7 +3,6 @@
 Letters: K depths, I columns, H and W of the picture, N trees.
 """
 
-# ruff: noqa: N803, N806, N815 - names of arrays end in their axes
 from __future__ import annotations
 
 from dataclasses import dataclass, replace

@@ -3,7 +3,6 @@
 Colours are linear RGB, float32; 1 is a sunlit white wall.
 """
 
-# ruff: noqa: N803, N806, N815 - names of arrays end in their axes
 from __future__ import annotations
 
 from dataclasses import dataclass, replace

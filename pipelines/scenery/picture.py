@@ -1,6 +1,5 @@
 """A picture with a moving part: what every scene hands to the sample data."""
 
-# ruff: noqa: N803, N806, N815 - names of arrays end in their axes
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -1,6 +1,5 @@
 """River: a stream that winds through a valley, towards the viewer or away."""
 
-# ruff: noqa: N803, N806, N815 - names of arrays end in their axes
 from __future__ import annotations
 
 from dataclasses import replace

@@ -1,6 +1,5 @@
 """Sea: swell over open water, along a beach, a cliff coast or between islands."""
 
-# ruff: noqa: N803, N806, N815 - names of arrays end in their axes
 from __future__ import annotations
 
 from dataclasses import dataclass

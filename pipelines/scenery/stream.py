@@ -1,6 +1,5 @@
 """Stream: a winding course with boulders, its bed in the land and its rapids on the water."""
 
-# ruff: noqa: N803, N806, N815 - names of arrays end in their axes
 from __future__ import annotations
 
 from dataclasses import dataclass

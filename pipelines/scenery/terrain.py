@@ -5,7 +5,6 @@ column of pixels is a vertical plane and the relief can be swept front to back c
 Letters: K depths, I columns of pixels, H and W of the picture.
 """
 
-# ruff: noqa: N803, N806, N815 - names of arrays end in their axes
 from __future__ import annotations
 
 from collections.abc import Callable

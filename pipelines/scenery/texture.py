@@ -7,7 +7,6 @@ cross-fades. Perspective, falling and widening all come from the shape of a and 
 Letters: P pixels that carry texture.
 """
 
-# ruff: noqa: N803, N806, N815 - names of arrays end in their axes
 from __future__ import annotations
 
 from collections.abc import Callable

@@ -67,7 +67,7 @@ def measure_scene(kind: str, seed: int, folder: Path) -> dict[str, Any]:
     grey = [grey_frame(frame) for _, frame in decode_frames(path)]
     flow = optical_flow_method("farneback")
     first = [flow(*pair) for pair in zip(grey, grey[1:], strict=False)]
-    plain_2HW = np.mean(first, axis=0).transpose(2, 0, 1)  # noqa: N806
+    plain_2HW = np.mean(first, axis=0).transpose(2, 0, 1)
     estimate = average_motion(grey, OpticalFlowConfig())
     pairs = len(grey) - 1
     return {
@@ -102,7 +102,7 @@ def cpu_ms(action: Callable[[], Any], repeats: int = 2) -> float:
     return min(times) * 1000
 
 
-def error(motion_2HW: Any, scene: Any) -> float:  # noqa: N803
+def error(motion_2HW: Any, scene: Any) -> float:
     """Mean end-point error on moving pixels, px/frame."""
     miss = np.hypot(motion_2HW[0] - scene.motion_2HW[0], motion_2HW[1] - scene.motion_2HW[1])
     return float(miss[scene.moving_HW].mean())
@@ -115,7 +115,7 @@ def write_report(rows: list[dict[str, Any]]) -> str:
     lines = [
         "# Speed of dataset building",
         "",
-        f"{len(rows)} sample scenes, {SIZE[1]}x{SIZE[0]}, {FRAMES} frames at 30 fps, H.264 crf 20; one thread.",
+        f"{len(rows)} scenes, {SIZE[1]}x{SIZE[0]}, {FRAMES} frames at 30 fps, H.264 crf 20; one thread.",
         f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, "
         f"OpenCV {cv2.__version__}; preset {OpticalFlowConfig().method}.",
         "Command: `python tests/benchmarks/dataset_speed.py`",

@@ -1,4 +1,3 @@
-# ruff: noqa: N803, N806 - names carry their dimensions
 """Which optical flow method should measure motion: error of the averaged field, and pairs a second.
 
     python tests/benchmarks/flow_methods.py [--pairs 8] [--methods dis_fast,farneback] [--write]

@@ -1,4 +1,3 @@
-# ruff: noqa: N803 - names carry their dimensions
 """How much faster the compiled splat is than scattering with torch, in one run, on one thread.
 
     python tests/benchmarks/splatting.py [--repeats 7]
