@@ -45,8 +45,8 @@ class MotionNetworkConfig:
 
     `pretrained` says where a fresh training starts, not how to load one; `frozen_blocks` how many of a
     pretrained encoder's blocks stay as they are. `input_side` is the longer side that photos are reduced to.
-    `speed_gain` multiplies decoded speeds: a log-speed learnt from mixed scenes is too slow for the fast ones,
-    so trained weights may carry a factor that was chosen on validation clips.
+    `speed_gain` multiplies decoded speeds: a log-speed learnt from mixed scenes is too slow for fast ones, so
+    trained weights may carry a factor that was chosen on validation clips.
     """
 
     backbone: str = "efficientnet_lite0"

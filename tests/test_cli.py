@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -76,19 +75,15 @@ def test_help_shows_the_surface_and_an_example(command: str) -> None:
         assert word in done.stdout, word
 
 
-def test_help_is_quick_and_loads_nothing_heavy() -> None:
+def test_help_loads_nothing_heavy() -> None:
     code = (
         "import sys, flows.cli\n"
         "flows.cli.run(['animate', '--help'])\n"
         "heavy = {'torch', 'apache_beam', 'prefect', 'cv2', 'numba', 'pyarrow', 'av'} & set(sys.modules)\n"
         "sys.exit(f'loaded {heavy}' if heavy else 0)"
     )
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stderr
-    # Processor time, so that a busy machine does not matter.
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
 
 
 def test_without_a_command_the_help_comes() -> None:

@@ -11,7 +11,7 @@ from flows.evaluation_page import publish_evaluation
 from models.bootstrap import Estimate, estimate_mean
 from models.evaluate import Evaluation, Example
 
-HOSTILE = "<script>window.hurt=1</script>.mp4"
+HOSTILE = "<img src=x onerror=window.hurt=1>.mp4"
 SIZE_HW = (48, 80)
 
 
