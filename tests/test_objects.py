@@ -348,7 +348,7 @@ assert [child.exitcode for child in children] == [0, 0]
 
 
 def test_forked_children_reach_the_store(s3_url: str) -> None:
-    # In a process of its own: this one has the threads of every test before it, and forking those is undefined.
+    # In a process of its own: this one has the threads of every test before it; forking those is undefined.
     done = subprocess.run([sys.executable, "-c", FORKING, s3_url], capture_output=True, text=True, timeout=90)
     assert done.returncode == 0, done.stderr
 
