@@ -175,14 +175,24 @@ def test_ctrl_c_ends_a_watch_cleanly(photos: Path, weights: str, tmp_path: Path)
     out = tmp_path / "loops"
     command = [PROGRAM, "animate", str(photos), "--out", str(out), "--checkpoint", weights]
     command += ["--renderer", "splat", "--seconds", "0.2", "--watch"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        end = time.monotonic() + 200
-        while not (out / "ledger.parquet").exists():
-            assert process.poll() is None and time.monotonic() < end
-            time.sleep(0.2)
-        time.sleep(1.0)
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+    # A test run in the background ignores SIGINT, and its children would inherit that.
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        try:
+            end = time.monotonic() + 200
+            while not (out / "ledger.parquet").exists():
+                assert process.poll() is None and time.monotonic() < end
+                time.sleep(0.2)
+            time.sleep(1.0)
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130, errors
     assert "Traceback" not in errors and errors.strip().splitlines()[-1].startswith("stillstream: ")
     assert (out / "good 1.mp4").exists()
