@@ -2,7 +2,7 @@
 
 A photo is done when the ledger says so for the same photo, settings and weights, and its results are there.
 That is decided from two listings and the ledger alone, without reading a photo. Names are kept as 64-bit
-hashes, so that a million photos take some tens of megabytes. What is to do waits in `ledger/todo-*.jsonl`.
+hashes, so that a million photos take some tens of megabytes. What is to do waits in `ledger/pending-*.jsonl`.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ __all__ = ["Plan", "Task", "TaskSlice", "clear_todo", "expected_outputs", "plan_
 TASKS_IN_CHUNK = 512
 TASKS_IN_SLICE = 16
 MAX_ORPHANS = 100_000
-TODO_PREFIX = "todo-"
+PENDING_PREFIX = "pending-"
 # Reasons that another try may cure; everything else stays as it is until the photo changes.
 PASSING = {
     Reason.STORE_ERROR,
@@ -122,14 +122,14 @@ def clear_todo(out: str) -> None:
     """Delete the chunks of this run, or of one that was killed."""
     with contextlib.suppress(UsageError):  # no such folder
         for info in list(list_objects(join_url(out, PARTS_FOLDER))):
-            if info.key.startswith(TODO_PREFIX) and info.key.endswith(".jsonl"):
+            if info.key.startswith(PENDING_PREFIX) and info.key.endswith(".jsonl"):
                 delete_object(info.url)
 
 
 def _write_chunk(out: str, plan: Plan, chunk: list[Task]) -> None:
     if not chunk:
         return
-    url = join_url(out, PARTS_FOLDER, f"{TODO_PREFIX}{plan.todo:09d}.jsonl")
+    url = join_url(out, PARTS_FOLDER, f"{PENDING_PREFIX}{plan.todo:09d}.jsonl")
     lines = (json.dumps(dataclasses.asdict(task), ensure_ascii=True) + "\n" for task in chunk)
     write_bytes(url, "".join(lines).encode())
     for first in range(0, len(chunk), TASKS_IN_SLICE):
@@ -148,7 +148,7 @@ def _write_orphans(out: str, listed: Hashes, plan: Plan) -> str | None:
             orphans[row["photo_sha256"]] = [row["photo"], row["name"], row["source"]]
     if not orphans:
         return None
-    url = join_url(out, PARTS_FOLDER, f"{TODO_PREFIX}orphans.jsonl")
+    url = join_url(out, PARTS_FOLDER, f"{PENDING_PREFIX}orphans.jsonl")
     write_bytes(url, json.dumps(orphans, ensure_ascii=True).encode())
     return url
 
