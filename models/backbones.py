@@ -13,7 +13,6 @@ from typing import Protocol, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.ops import Conv2dNormActivation
 
 from storage.errors import UsageError
 
@@ -25,6 +24,7 @@ __all__ = [
     "PlainEncoder",
     "TorchvisionEncoder",
     "build_backbone",
+    "convolved",
 ]
 
 # (kernel, stride, expansion, input channels, output channels, repeats): the paper's Table 1 at width 1.0.
@@ -57,7 +57,7 @@ class Backbone(Protocol):
 
 
 def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-    """A convolution without a bias; `_normalised` gives it one."""
+    """A convolution without a bias; the normalisation after it gives it one."""
     return nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, groups=groups, bias=False)
 
 
@@ -190,6 +190,16 @@ def _rename_lite0(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
+def convolved(inputs: int, outputs: int, kernel: int, *, stride: int = 1) -> nn.Sequential:
+    """Convolution, normalisation by batch, ReLU.
+
+    As torchvision's Conv2dNormActivation, under the same names; importing that one takes seconds.
+    """
+    return nn.Sequential(
+        _convolution(inputs, outputs, kernel, stride), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
+    )
+
+
 class PlainEncoder(nn.Module):
     """A small encoder without pretrained weights: two convolutions per scale, halving each time."""
 
@@ -202,8 +212,8 @@ class PlainEncoder(nn.Module):
             stride = 1 if not stages else 2
             stages.append(
                 nn.Sequential(
-                    Conv2dNormActivation(inputs, outputs, 3, stride=stride),
-                    Conv2dNormActivation(outputs, outputs, 3),
+                    convolved(inputs, outputs, 3, stride=stride),
+                    convolved(outputs, outputs, 3),
                 )
             )
         self.stages = nn.ModuleList(stages)

@@ -15,9 +15,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.ops import Conv2dNormActivation
 
-from models.backbones import BACKBONES, Backbone, build_backbone
+from models.backbones import BACKBONES, Backbone, build_backbone, convolved
 from storage.errors import UsageError
 
 __all__ = [
@@ -100,9 +99,9 @@ class _DecoderLevel(nn.Module):
         self.narrow_coarse = nn.Conv2d(coarse, width, 1)
         self.narrow_skip = nn.Conv2d(skip, width, 1)
         self.mix = nn.Sequential(
-            Conv2dNormActivation(2 * width + SPREAD_HINT_CHANNELS, width, 3),
+            convolved(2 * width + SPREAD_HINT_CHANNELS, width, 3),
             nn.Dropout2d(dropout),
-            Conv2dNormActivation(width, width, 3),
+            convolved(width, width, 3),
         )
 
     def forward(self, coarse: Tensor, skip: Tensor, hints: Tensor) -> Tensor:
@@ -115,9 +114,9 @@ class _SceneContext(nn.Module):
 
     def __init__(self, inputs: int, width: int, dropout: float) -> None:
         super().__init__()
-        self.narrow = Conv2dNormActivation(inputs + SPREAD_HINT_CHANNELS, width, 1)
+        self.narrow = convolved(inputs + SPREAD_HINT_CHANNELS, width, 1)
         self.scene = nn.Sequential(nn.Linear(2 * width, width), nn.ReLU(), nn.Linear(width, width))
-        self.mix = nn.Sequential(nn.Dropout2d(dropout), Conv2dNormActivation(width, width, 3))
+        self.mix = nn.Sequential(nn.Dropout2d(dropout), convolved(width, width, 3))
 
     def forward(self, deepest: Tensor, hints: Tensor) -> Tensor:
         features = self.narrow(torch.cat((deepest, hints), 1))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from models import backbones
-from models.backbones import EfficientNetLite0
+from models.backbones import EfficientNetLite0, convolved
 from models.hints import hint_channels
 from models.motion_network import (
     MotionHeads,
@@ -206,3 +206,12 @@ def test_torchvision_weights_that_cannot_be_fetched_give_a_clear_error(monkeypat
 def test_impossible_configurations_are_refused(values, message):
     with pytest.raises(UsageError, match=message):
         MotionNetworkConfig(**values)
+
+
+def test_convolutions_are_called_what_torchvision_calls_them() -> None:
+    from torchvision.ops import Conv2dNormActivation
+
+    ours, theirs = convolved(3, 5, 3, stride=2), Conv2dNormActivation(3, 5, 3, stride=2)
+    theirs.load_state_dict(ours.state_dict())
+    picture = torch.rand(2, 3, 12, 16)
+    assert torch.equal(ours(picture), theirs(picture))
