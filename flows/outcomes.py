@@ -4,6 +4,7 @@ import flows.prefect_environment  # noqa: F401
 
 # isort: split
 import datetime
+import re
 from collections.abc import Callable
 
 from prefect.client.schemas.objects import State
@@ -16,12 +17,16 @@ __all__ = ["final_state", "run_name"]
 
 
 def run_name(verb: str, parameter: str) -> Callable[[], str]:
-    """A name for flow runs that tells what is worked on and when: `dataset water 2026-11-22 03:00`."""
+    """A name for flow runs that tells what is worked on and when: `dataset lakes/water 2026-11-22 03:00`.
+
+    What is worked on are the last two names of the URL that is the flow's `parameter`.
+    """
 
     def name() -> str:
         url = str(flow_run.parameters.get(parameter) or "")
         now = datetime.datetime.now(datetime.UTC)
-        return f"{verb} {url.rstrip('/').rpartition('/')[2]} {now:%Y-%m-%d %H:%M}"
+        place = "/".join(re.findall("[^/]+", url.rpartition("://")[2])[-2:])
+        return " ".join(filter(None, [verb, place, f"{now:%Y-%m-%d %H:%M}"]))
 
     return name
 

@@ -18,7 +18,7 @@ from storage.reasons import Status
 from storage.samples import Sample
 from storage.shards import read_shard
 
-__all__ = ["ChosenClip", "choose_clips", "draw_clips"]
+__all__ = ["ChosenClip", "choose_clips", "draw_clips", "read_clips"]
 
 THUMBNAIL_WIDTH = 232
 STRIP_FRAMES = 6
@@ -54,6 +54,13 @@ def choose_clips(rows: Iterable[Mapping[str, Any]], *, limit: int) -> list[Chose
 
 def draw_clips(dataset_url: str, clips: Sequence[ChosenClip]) -> Iterator[dict[str, Any]]:
     """What the page needs of each clip: strip and motion as data: URIs, and its facts; no damaged ones."""
+    for sample, clip in read_clips(dataset_url, clips):
+        with suppress(FormatError):
+            yield _draw(sample, clip.row)
+
+
+def read_clips(dataset_url: str, clips: Sequence[ChosenClip]) -> Iterator[tuple[Sample, ChosenClip]]:
+    """The samples of clips that can be read, shard by shard."""
     wanted = {clip.key: clip for clip in clips}
     for shard in sorted({clip.shard for clip in clips}):
         missing = {clip.key for clip in clips if clip.shard == shard}
@@ -62,8 +69,7 @@ def draw_clips(dataset_url: str, clips: Sequence[ChosenClip]) -> Iterator[dict[s
             for sample in samples:
                 if sample.key in missing:
                     missing.discard(sample.key)
-                    with suppress(FormatError):
-                        yield _draw(sample, wanted[sample.key].row)
+                    yield sample, wanted[sample.key]
                 if not missing:
                     break
 

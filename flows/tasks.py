@@ -1,38 +1,47 @@
 """Prefect tasks: each is one Beam job, one training, one evaluation or one page, never one item.
 
 A task retries only when the object store failed it; whatever else goes wrong would go wrong again. Every task
-leaves an artifact that says what became of its items. `on_progress` replaces the progress in the run's log.
+waits until nobody else writes to its output folder, and leaves artifacts that say what became of its items.
+`on_progress` replaces the progress in the run's log.
 """
 
 import flows.prefect_environment  # noqa: F401
 
 # isort: split
-import re
-from collections.abc import Mapping
+import dataclasses
 from typing import Any
 
 from prefect import get_run_logger, task
-from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.states import Completed
 from prefect.tasks import Task
 
 from flows import jobs
+from flows.artifacts import RunProgress, leave_artifacts, leave_figures, leave_sheet
+from flows.contact_sheet import sheet_of_clips, sheet_of_loops
 from flows.jobs import Outcome, TrainingJob
+from flows.limits import one_writer
 from flows.settings import Settings
-from storage.errors import StoreError
-from storage.progress import OnProgress, Progress
+from flows.unchanged import Record, datasets_digest, inputs_digest
+from storage.errors import StillstreamError, StoreError
+from storage.progress import OnProgress
 
 __all__ = [
+    "StoppedError",
     "animate_photos_task",
     "build_dataset_task",
+    "crawl_videos_task",
     "evaluate_weights_task",
     "publish_gallery_task",
     "train_model_task",
 ]
 
 RETRY_SECONDS = [10, 60, 300]
-PROGRESS_STEPS = 10
+
+
+class StoppedError(StillstreamError):
+    """A job was asked to end before all was done; what is done is kept, and a rerun goes on from there."""
 
 
 def _store_failed(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
@@ -40,13 +49,26 @@ def _store_failed(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool
     return isinstance(state.result(raise_on_failure=False), StoreError)
 
 
-# A rerun of a job skips what is done by itself, so Prefect need not remember results.
+# What is done already is known from what lies at the output (see flows.unchanged), not from Prefect's cache.
+NO_MEMORY: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
 RETRIES: dict[str, Any] = {
     "retries": len(RETRY_SECONDS),
     "retry_delay_seconds": RETRY_SECONDS,
+    "retry_jitter_factor": 0.3,  # many runs that lost the same store must not come back at once
     "retry_condition_fn": _store_failed,
-    "cache_policy": NO_CACHE,
+    **NO_MEMORY,
 }
+
+
+@task(name="Crawl videos", **RETRIES)
+def crawl_videos_task(
+    sources: str, out: str, settings: Settings, on_progress: OnProgress | None = None
+) -> Outcome:
+    """One Beam job: sources → links → videos with a row for every URL."""
+    with one_writer(out):
+        outcome = jobs.crawl_videos(sources, out, settings, on_progress or RunProgress("crawl", "Crawl"))
+    leave_artifacts(outcome, "crawl", links={"videos": str(outcome.summary["videos_url"])})
+    return outcome
 
 
 @task(name="Build dataset", **RETRIES)
@@ -54,17 +76,38 @@ def build_dataset_task(
     videos: str, out: str, settings: Settings, on_progress: OnProgress | None = None
 ) -> Outcome:
     """One Beam job: videos → dataset, and its report."""
-    outcome = jobs.build_dataset(videos, out, settings, on_progress or _progress_log())
-    _leave_artifacts(outcome, "dataset", links={"report": str(outcome.summary["report"])})
+    with one_writer(out):
+        outcome = jobs.build_dataset(videos, out, settings, on_progress or RunProgress("dataset", "Dataset"))
+    leave_artifacts(outcome, "dataset", links={"report": str(outcome.summary["report"])})
+    leave_sheet(sheet_of_clips(out), "dataset", "Clips, each before its motion in colour")
     return outcome
 
 
-@task(name="Train", task_run_name="train-{job.kind}", cache_policy=NO_CACHE)
-def train_model_task(job: TrainingJob, on_progress: OnProgress | None = None) -> Outcome:
-    """One training, under torchrun, its log in the run's log."""
-    logger = get_run_logger()
-    outcome = jobs.train_model(job, on_progress, on_line=logger.info)
-    _leave_artifacts(outcome, f"training-{job.kind}")
+@task(name="Train", task_run_name="train-{job.kind}", **RETRIES)
+def train_model_task(
+    job: TrainingJob, on_progress: OnProgress | None = None, overwrite: bool = False
+) -> Outcome:
+    """One training, under torchrun, its log in the run's log.
+
+    The same training of the same dataset is not made twice unless `overwrite`, and goes on where an earlier
+    run of it was interrupted.
+    """
+    from models.configs import load_config
+
+    config = load_config(job.kind, job.config)
+    inputs = inputs_digest(data=datasets_digest(job.data), kind=job.kind, config=config.to_json())
+    record = Record(out=job.out, inputs=inputs, results=["training.json", "best.safetensors"])
+    with one_writer(job.out):
+        if not overwrite and (known := record.outcome()):
+            leave_artifacts(known, f"training-{job.kind}")
+            return _unchanged(known)
+        job = dataclasses.replace(job, resume=job.resume or (record.was_begun() and not overwrite))
+        record.begin()
+        logger = get_run_logger()
+        progress = on_progress or RunProgress(f"training-{job.kind}", f"Training ({job.kind})")
+        outcome = _whole(jobs.train_model(job, progress, on_line=logger.info))
+        record.end(outcome)
+    leave_artifacts(outcome, f"training-{job.kind}")
     return outcome
 
 
@@ -76,10 +119,22 @@ def evaluate_weights_task(
     settings: Settings,
     on_progress: OnProgress | None = None,
 ) -> Outcome:
-    """Judge weights on a dataset."""
-    outcome = jobs.evaluate_weights(data, checkpoint, out, settings, on_progress or _progress_log())
-    _leave_artifacts(outcome, "evaluation", links={"page": str(outcome.summary["page"])})
-    return outcome
+    """Judge weights on a dataset; the same weights on the same clips are judged once."""
+    from models.animate import networks_digest
+
+    inputs = inputs_digest(
+        data=datasets_digest(data), weights=networks_digest(checkpoint, "auto"), config=settings.evaluate
+    )
+    record = Record(out=out, inputs=inputs, results=["evaluation.json", "index.html"])
+    with one_writer(out):
+        known = record.outcome()
+        outcome = known or jobs.evaluate_weights(
+            data, checkpoint, out, settings, on_progress or RunProgress("evaluation", "Evaluation")
+        )
+        record.end(outcome)
+    leave_artifacts(outcome, "evaluation", links={"page": str(outcome.summary["page"])})
+    leave_figures(outcome)
+    return _unchanged(outcome) if known else outcome
 
 
 @task(name="Animate photos", **RETRIES)
@@ -87,59 +142,34 @@ def animate_photos_task(
     photos: str, out: str, settings: Settings, on_progress: OnProgress | None = None
 ) -> Outcome:
     """One Beam job: photos → loops and their ledger."""
-    outcome = jobs.animate_photos(photos, out, settings, on_progress or _progress_log())
-    _leave_artifacts(outcome, "animation")
-    return outcome
+    with one_writer(out):
+        outcome = jobs.animate_photos(
+            photos, out, settings, on_progress or RunProgress("animation", "Animation")
+        )
+    leave_artifacts(outcome, "animation")
+    leave_sheet(sheet_of_loops(out), "animation", "The newest loops' photos")
+    return _whole(outcome)
 
 
 @task(name="Publish gallery", **RETRIES)
 def publish_gallery_task(url: str, settings: Settings) -> Outcome:
     """Write the gallery page beside the loops."""
     outcome = jobs.publish_gallery(url, settings)
-    _leave_artifacts(outcome, "gallery", links={"gallery": str(outcome.summary["page_url"])})
+    leave_artifacts(outcome, "gallery", links={"gallery": str(outcome.summary["page_url"])})
+    leave_sheet(sheet_of_loops(url), "gallery", "The newest loops' photos")
     return outcome
 
 
-def _progress_log() -> OnProgress:
-    """Progress as a few log lines per stage: a run's log is no place for a bar."""
-    logger = get_run_logger()
-    told: dict[str, int] = {}
-
-    def on_progress(progress: Progress) -> None:
-        step = PROGRESS_STEPS * progress.done // (progress.total or max(progress.done, 1))
-        if told.get(progress.stage) != step:
-            told[progress.stage] = step
-            logger.info(
-                "%s: %d of %s %s", progress.stage, progress.done, progress.total or "?", dict(progress.counts)
-            )
-
-    return on_progress
+def _whole(outcome: Outcome) -> Outcome:
+    """The outcome of a job that came to its end; one that a signal stopped early must not look completed."""
+    if outcome.summary.get("stopped") or outcome.summary.get("interrupted"):
+        raise StoppedError(f"{outcome.title}: stopped before its end; what is done is kept, run it again")
+    return outcome
 
 
-def _leave_artifacts(outcome: Outcome, key: str, *, links: Mapping[str, str] | None = None) -> None:
-    """A summary table, links, and, when items are not ok, a note that lists them."""
-    rows = [{"": name, "value": str(value)} for name, value in outcome.rows.items()]
-    create_table_artifact(key=_key(f"{key}-summary"), table=rows, description=outcome.title)
-    for name, link in (links or {}).items():
-        create_link_artifact(key=_key(f"{key}-{name}"), link=link, link_text=f"{outcome.title}: {name}")
-    if outcome.not_ok:
-        create_markdown_artifact(key=_key(f"{key}-not-ok"), markdown=_not_ok_note(outcome))
-
-
-def _not_ok_note(outcome: Outcome) -> str:
-    lines = [
-        f"**{outcome.not_ok} items are not ok, {outcome.failed} of them failed.** All: `{outcome.items_url}`",
-        "",
-    ]
-    lines += ["| item | status | reason | |", "|---|---|---|---|"]
-    lines += ["| " + " | ".join(_cell(text) for text in item) + " |" for item in outcome.items]
-    return "\n".join(lines)
-
-
-def _cell(text: str) -> str:
-    """Text in a table cell: names come from strangers and must not become markup."""
-    return re.sub(r"([\\`*_{}\[\]<>|#!])", r"\\\1", " ".join(text.split()))
-
-
-def _key(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+def _unchanged(outcome: Outcome) -> Outcome:
+    """Completed, and named so: Prefect takes a State that a task returns for the task's own."""
+    state: State[Outcome] = Completed(
+        name="Unchanged", message="nothing has changed since it was done", data=outcome
+    )
+    return state  # type: ignore[return-value]

@@ -88,7 +88,9 @@ def test_the_gallery_flow_completes_and_leaves_its_page_and_artifacts(server: No
     assert (tmp_path / "index.html").is_file()
     assert result.summary["counts"]["ok"] == 1
     run = last_run()
-    assert run.state.name == "Completed" and run.name.startswith(f"gallery {tmp_path.name} 2")
+    assert run.state.name == "Completed" and run.name.startswith(
+        f"gallery {tmp_path.parent.name}/{tmp_path.name} 2"
+    )
     assert "index.html" in artifact("gallery-summary")
     assert "index.html" in artifact("gallery-gallery")
     assert artifact("gallery-not-ok") is None
@@ -165,12 +167,16 @@ def test_the_nightly_flow_wants_its_places(server: None) -> None:
 def test_flow_parameters_are_documented() -> None:
     from flows.animate_photos import animate_photos_flow
     from flows.build_dataset import build_dataset_flow
+    from flows.crawl_videos import crawl_videos_flow
+    from flows.evaluate_weights import evaluate_weights_flow
     from flows.nightly import nightly_flow
     from flows.publish_gallery import publish_gallery_flow
     from flows.train_models import train_models_flow
 
     for flow in (
+        crawl_videos_flow,
         build_dataset_flow,
+        evaluate_weights_flow,
         train_models_flow,
         animate_photos_flow,
         publish_gallery_flow,
