@@ -19,7 +19,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import cast
+from typing import Any, cast
 
 import cv2
 
@@ -27,6 +27,7 @@ from models.checkpoint import KINDS, Kind
 from models.configs import TrainConfig, load_config
 from models.dataset import SampleIndex, read_index, split_urls
 from models.distributed import Ranks, joined_ranks
+from models.lineage import code_version, describe_dataset
 from models.recipes import make_recipe
 from models.trainer import Trainer, TrainSummary
 from storage.errors import StillstreamError, UsageError
@@ -59,12 +60,14 @@ def train(
         raise UsageError(
             f"the configuration trains {chosen.kind!r}, asked was {kind!r}; name the one it is for"
         )
+    # Before the training: a dataset may grow meanwhile.
+    lineage = {"datasets": [describe_dataset(url) for url in split_urls(data_url)], "code": code_version()}
     with joined_ranks(chosen.device) as ranks:
         trainer = Trainer(chosen, make_recipe(chosen), choose_samples(chosen, data_url), out_url, ranks)
         with _stop_on_sigterm() as should_stop:
             summary = trainer.run(resume=resume, on_progress=on_progress, should_stop=should_stop)
         if ranks.is_first:
-            _write_training_json(out_url, chosen, data_url, summary, ranks)
+            _write_training_json(out_url, chosen, lineage, summary, ranks)
         return summary
 
 
@@ -103,10 +106,10 @@ def _stop_on_sigterm() -> Iterator[Callable[[], bool]]:
 
 
 def _write_training_json(
-    out_url: str, config: TrainConfig, data_url: str, summary: TrainSummary, ranks: Ranks
+    out_url: str, config: TrainConfig, lineage: dict[str, Any], summary: TrainSummary, ranks: Ranks
 ) -> None:
     content = {
-        "data": data_url,
+        **lineage,
         "config": config.to_json(),
         "summary": dataclasses.asdict(summary),
         "processes": ranks.world_size,

@@ -45,14 +45,15 @@ class StoppedError(StillstreamError):
 class Studio:
     """What stays the same for all photos of a worker.
 
-    orphans: sha256 → (photo, name, source) of finished photos that are gone from the listing; stopped: asked
-    between frames whether to end.
+    model_version: of the weights, where they are a registry's; orphans: sha256 → (photo, name, source) of
+    finished photos that are gone from the listing; stopped: asked between frames whether to end.
     """
 
     out: str
     config: AnimationConfig
     config_digest: str
     weights_digest: str
+    model_version: str | None = None
     networks: Networks
     ledger: LedgerWriter
     threads: int = 1
@@ -97,6 +98,7 @@ def animate_record(task: Task, studio: Studio) -> Row:
         "name": record.name,
         "config_digest": studio.config_digest,
         "weights_digest": studio.weights_digest,
+        "model_version": studio.model_version,
         "outputs": [],
         "warnings": [],
     }
@@ -125,7 +127,8 @@ def _process(task: Task, studio: Studio, clock: _Clock, row: Row) -> Row:
         row["photo_sha256"] = identity.photo_sha256
         before = read_sidecar(studio.out, record.name) if task.known else None
     same = before is not None and before.identity == identity and not studio.config.overwrite
-    if before is not None and same and (not task.missing or before.status != Status.OK):
+    kept = same or (before is not None and _is_older(before, identity, studio.config))
+    if before is not None and kept and (not task.missing or before.status != Status.OK):
         return before.row()
     if not studio.config.overwrite and (adopted := _adopt(record, identity, studio, clock)):
         return adopted.row()
@@ -135,7 +138,10 @@ def _process(task: Task, studio: Studio, clock: _Clock, row: Row) -> Row:
     try:
         sidecar = _make(record, (data, hints_bytes), identity, wanted, (studio, clock))
     except ItemError as exc:
-        sidecar = Sidecar(photo=record.key, identity=identity, status=exc.status, reason=exc.reason)
+        sidecar = Sidecar(
+            photo=record.key, identity=identity, status=exc.status, reason=exc.reason,
+            model_version=studio.model_version,
+        )  # fmt: skip
         if before is not None and not same:
             delete_outputs(studio.out, before, keep=())
         if isinstance(exc, RejectedError):
@@ -149,6 +155,12 @@ def _process(task: Task, studio: Studio, clock: _Clock, row: Row) -> Row:
         if before is not None and not same:
             delete_outputs(studio.out, before, keep=sidecar.paths())
     return sidecar.row()
+
+
+def _is_older(before: Sidecar, identity: Identity, config: AnimationConfig) -> bool:
+    """Whether a result differs in its weights only, and such ones are to be left alone."""
+    as_before = dataclasses.replace(identity, weights_digest=before.identity.weights_digest)
+    return config.keep_older and not config.overwrite and before.identity == as_before
 
 
 def _read_photo_bytes(record: PhotoRecord) -> bytes:
@@ -229,6 +241,7 @@ def _make(
         },
         facts=facts,
         warnings=list(photo.warnings),
+        model_version=studio.model_version,
     )
 
 

@@ -15,7 +15,16 @@ __all__ = ["RENDERERS", "AnimationConfig"]
 RENDERERS = ("auto", "deep", "splat")
 MAX_FRAMES = 3600
 # What decides which files are written, where and by whom, but not what is in them.
-BESIDE_THE_PICTURE = ("checkpoint", "format", "save_motion", "overwrite", "hints", "mask", "freeze")
+BESIDE_THE_PICTURE = (
+    "checkpoint",
+    "format",
+    "save_motion",
+    "overwrite",
+    "keep_older",
+    "hints",
+    "mask",
+    "freeze",
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,8 +35,8 @@ class AnimationConfig:
     loop; speed: factor on the motion; strength: how readily things move, 1 as the network sees it; renderer:
     auto, deep or splat; max_side: longest side of the output, 0 keeps the photo's; save_motion: also write
     the motion field; repeat: periods baked into a video; quality: 1…100; lossless: for WebP; keep_metadata:
-    keep EXIF and place; overwrite: render again what is done; hints, mask, freeze: URLs of hints for every
-    photo of the run; max_pixels: refuse larger photos.
+    keep EXIF and place; overwrite: render again what is done; keep_older: leave loops alone that were made by
+    other weights; hints, mask, freeze: URLs of hints for every photo; max_pixels: refuse larger photos.
     """
 
     checkpoint: str | None = None
@@ -44,6 +53,7 @@ class AnimationConfig:
     lossless: bool = False
     keep_metadata: bool = False
     overwrite: bool = False
+    keep_older: bool = False
     hints: str | None = None
     mask: str | None = None
     freeze: str | None = None
@@ -104,7 +114,7 @@ class AnimationConfig:
 
     def public(self) -> dict[str, object]:
         """The settings as a sidecar shows them: without URLs, which may hold secrets or private paths."""
-        hidden = ("checkpoint", "hints", "mask", "freeze", "overwrite")
+        hidden = ("checkpoint", "hints", "mask", "freeze", "overwrite", "keep_older")
         return {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)

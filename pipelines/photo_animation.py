@@ -8,6 +8,7 @@ that plan; each photo is decoded, rendered and encoded inside one DoFn, which pu
 # Beam is typed in parts only.
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -33,6 +34,7 @@ from pipelines.animation_summary import AnimationSummary, Tally, summarise
 from pipelines.photo_hints import load_run_hints
 from pipelines.photo_listing import has_photos
 from pipelines.runner import ProgressBoard, RunnerConfig, run_pipeline
+from storage.model_registry import pin_weights
 from storage.objects import read_bytes, remove_temporaries
 from storage.progress import OnProgress
 
@@ -57,6 +59,9 @@ def animate_photos(
     config, runner = config or AnimationConfig(), runner or RunnerConfig()
     begin = time.perf_counter()
     load_run_hints(config)
+    # A registry's current version is looked up once: a promotion in the middle of a run changes nothing.
+    pinned = pin_weights(config.checkpoint)
+    config = dataclasses.replace(config, checkpoint=pinned.checkpoint)
     weights = networks_digest(config.checkpoint, config.renderer)
     _clean_up(out)
     plan = plan_run(photos, out, config, weights=weights)
@@ -65,8 +70,8 @@ def animate_photos(
         tally = Tally()
         if plan.todo:
             studio_maker = _StudioMaker(
-                out=out, config=config, weights_digest=weights, plan_orphans=plan.orphans_url,
-                stop_path=str(stop.path), workers=runner.workers,
+                out=out, config=config, weights_digest=weights, model_version=pinned.version,
+                plan_orphans=plan.orphans_url, stop_path=str(stop.path), workers=runner.workers,
             )  # fmt: skip
             run_pipeline(
                 partial(_build, plan.slices, studio_maker),
@@ -116,6 +121,7 @@ class _StudioMaker:
     out: str
     config: AnimationConfig
     weights_digest: str
+    model_version: str | None
     plan_orphans: str | None
     stop_path: str
     workers: int
@@ -128,6 +134,7 @@ class _StudioMaker:
             config=self.config,
             config_digest=self.config.digest(),
             weights_digest=self.weights_digest,
+            model_version=self.model_version,
             networks=load_networks(self.config.checkpoint, self.config.renderer),
             ledger=LedgerWriter(self.out),
             threads=threads,

@@ -50,7 +50,10 @@ class Identity:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sidecar:
-    """One photo's results: `outputs` is kind → {path, bytes, frames}, `facts` are measures."""
+    """One photo's results: `outputs` is kind → {path, bytes, frames}, `facts` are measures.
+
+    `model_version` is that of the weights in a model registry; None for weights from elsewhere.
+    """
 
     photo: str
     identity: Identity
@@ -62,6 +65,7 @@ class Sidecar:
     facts: Mapping[str, Any] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     stage_seconds: Mapping[str, float] = field(default_factory=dict)
+    model_version: str | None = None
 
     def paths(self) -> list[str]:
         """Where the results are, relative to the output folder."""
@@ -71,6 +75,8 @@ class Sidecar:
         """The ledger's columns that a sidecar knows."""
         return {
             "photo_sha256": self.identity.photo_sha256,
+            "weights_digest": self.identity.weights_digest,
+            "model_version": self.model_version,
             "status": self.status,
             "reason": self.reason,
             "message": self.message,

@@ -91,6 +91,7 @@ LEDGER_SCHEMA = pa.schema(
         pa.field("photo_sha256", pa.string()),
         pa.field("config_digest", pa.string()),
         pa.field("weights_digest", pa.string()),
+        pa.field("model_version", pa.string()),  # in a model registry, where the weights come from one
         *_STATUS_FIELDS,
         pa.field("outputs", pa.list_(pa.string())),
         pa.field("seconds", pa.float32()),
