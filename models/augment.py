@@ -9,7 +9,7 @@ Dimension letters: H and W rows and columns, h and w those of the motion grid, 2
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -29,15 +29,23 @@ __all__ = [
 ]
 
 Float = NDArray[np.float32]
+STILL_TRIES = 6
+STILL_MOST = 0.002
+"""Share of a crop that may move in one that is taken for still."""
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AugmentConfig:
-    """How far an example may be changed. `shapes_HW` are the sizes batches come in, drawn evenly."""
+    """How far an example may be changed. `shapes_HW` are the sizes batches come in, drawn evenly.
+
+    `still_crops` is the share of examples for which a closer crop is sought in which nothing moves: rocks,
+    walls and trees of the very pictures that have water in them.
+    """
 
     shapes_HW: tuple[tuple[int, int], ...] = ((160, 256), (160, 256), (192, 192), (224, 160))
     smallest_crop: float = 0.5
+    still_crops: float = 0.08
     stretch: float = 0.12
     rotation_degrees: float = 6.0
     mirror: float = 0.5
@@ -54,7 +62,7 @@ class AugmentConfig:
             raise UsageError(f"shapes_HW must be sizes in multiples of 32, got {self.shapes_HW}")
         if not 0.0 < self.smallest_crop <= 1.0:
             raise UsageError(f"smallest_crop must be above 0 and at most 1, got {self.smallest_crop}")
-        for name in ("mirror", "grey", "soften", "hint_dropout"):
+        for name in ("still_crops", "mirror", "grey", "soften", "hint_dropout"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise UsageError(f"{name} must be a probability, got {getattr(self, name)}")
 
@@ -97,14 +105,38 @@ def augment_example(
     config: AugmentConfig,
 ) -> MotionExample:
     """Draw one augmented example of a frame and its clip's motion."""
-    matrix = _random_map(frame_HW3.shape[:2], size_HW, rng, config)
-    example = _apply_map(frame_HW3, target, matrix, size_HW)
+    example = None
+    if rng.random() < config.still_crops:
+        example = _still_crop(frame_HW3, target, size_HW, rng, config)
+    if example is None:
+        example = _apply_map(
+            frame_HW3, target, _random_map(frame_HW3.shape[:2], size_HW, rng, config), size_HW
+        )
     photo = jitter_colour(example.photo_3HW, rng, config)
     hints = np.zeros_like(example.hints_3HW)
     if rng.random() >= config.hint_dropout:
         count = int(rng.integers(1, config.most_hints + 1))
         hints = sample_hints(example, count, rng, noise=config.hint_noise)
     return MotionExample(photo, example.motion_2HW, example.confidence_1HW, example.moving_1HW, hints)
+
+
+def _still_crop(
+    frame_HW3: NDArray[np.uint8],
+    target: MotionTarget,
+    size_HW: tuple[int, int],
+    rng: np.random.Generator,
+    config: AugmentConfig,
+) -> MotionExample | None:
+    """A crop of a sixteenth of the picture or more in which nothing moves, if some tries find one."""
+    if float(np.mean(target.moving_hw)) > 0.9:
+        return None
+    closer = replace(config, smallest_crop=0.06)
+    for _ in range(STILL_TRIES):
+        matrix = _random_map(frame_HW3.shape[:2], size_HW, rng, closer)
+        example = _apply_map(frame_HW3, target, matrix, size_HW)
+        if float(example.moving_1HW.mean()) <= STILL_MOST:
+            return example
+    return None
 
 
 def plain_example(

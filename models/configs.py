@@ -159,7 +159,7 @@ def default(kind: Kind) -> TrainConfig:
         augment=AugmentConfig(),
         data=DataConfig(balance="category", workers=1),
         validation_HW=(160, 256),
-        steps=3500,
+        steps=4500,
         average_decay=0.998,
         validate_every=250,
         save_every=250,

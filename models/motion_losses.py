@@ -178,5 +178,6 @@ def _expected_motion(heads: MotionHeads) -> Tensor:
     probability = heads.direction_logits_BKHW.float().softmax(1)
     east = (probability * exact.cos()).sum(1, keepdim=True)
     south = (probability * exact.sin()).sum(1, keepdim=True)
-    size = heads.moving_logit_B1HW.float().sigmoid() * heads.log_speed_B1HW.float().exp()
+    # Only direction and mask answer for this: an unsure direction would make the speed head say "slow" too.
+    size = heads.moving_logit_B1HW.float().sigmoid() * heads.log_speed_B1HW.detach().float().exp()
     return torch.cat((east, south), 1) * size

@@ -2,7 +2,8 @@
 
     python -m pipelines.sample_dataset OUT [SEEDS]
 
-No optical flow is measured: the scenes know how they move. The same arguments give the same bytes.
+No optical flow is measured: the scenes know how they move, and the still lifes among them do not move at all.
+The same arguments give the same bytes.
 """
 
 import argparse
@@ -11,9 +12,11 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from models.warp import resize_motion
 from pipelines.sample_data import SCENES, Scene, draw_scene, scene_frames, scene_name
+from pipelines.scenery.still_life import STILL_LIFES, draw_still_life
 from storage.dataset_format import DatasetInfo, manifest_url, shard_url, write_dataset_json
 from storage.digest import digest_bytes
 from storage.manifest import MANIFEST_SCHEMA, write_rows
@@ -30,44 +33,79 @@ FRAMES_PER_SECOND = 2.0
 
 
 def write_sample_dataset(out_url: str, *, seeds: Sequence[int], frames: int = 4) -> DatasetInfo:
-    """Draw every kind of scene for each seed and write them as one dataset, split "train"."""
+    """Draw every kind of scene and still life for each seed; write them as one dataset, split "train"."""
     rows: list[dict[str, Any]] = []
+
+    def recorded(sample: Sample) -> Sample:
+        rows.append(_row(sample))
+        return sample
 
     def samples() -> Iterator[Sample]:
         for seed in seeds:
             # Speeds vary, for a photo does not say how fast its water is.
             speed = float(np.random.default_rng(seed).uniform(0.6, 1.5))
             for kind in SCENES:
-                sample = _sample(draw_scene(kind, seed=seed, size=SIZE_HW, speed=speed), frames)
-                rows.append(_row(sample))
-                yield sample
+                yield recorded(_scene_sample(draw_scene(kind, seed=seed, size=SIZE_HW, speed=speed), frames))
+            for kind in STILL_LIFES:
+                yield recorded(_still_sample(kind, seed))
 
     shard = write_shard(shard_url(out_url, "train-00000.tar"), samples())
     write_rows(manifest_url(out_url), rows, MANIFEST_SCHEMA)
     counts = {"attempted": len(rows), "ok": len(rows), "rejected": 0, "failed": 0}
-    config = {"scenes": list(SCENES), "seeds": list(seeds), "frames": frames, "size": list(SIZE_HW)}
+    config = {
+        "scenes": [*SCENES, *STILL_LIFES],
+        "seeds": list(seeds),
+        "frames": frames,
+        "size": list(SIZE_HW),
+    }
     info = DatasetInfo(config=config, counts=counts, shards=[shard], splits={"train": len(rows)})
     write_dataset_json(out_url, info)
     return info
 
 
-def _sample(scene: Scene, frames: int) -> Sample:
+def _scene_sample(scene: Scene, frames: int) -> Sample:
     """A few frames of a scene, half a second apart, and its motion on the grid."""
-    name = scene_name(scene.kind, scene.seed)
-    digest = digest_bytes(name.encode())
     moving_hw = cv2.resize(
         scene.moving_HW.astype(np.float32), (GRID_HW[1], GRID_HW[0]), interpolation=cv2.INTER_AREA
     )
+    return _sample(
+        scene_name(scene.kind, scene.seed),
+        scene.kind,
+        list(scene_frames(scene, frames, fps=FRAMES_PER_SECOND)),
+        resize_motion(scene.motion_2HW, GRID_HW),
+        np.asarray(moving_hw) > 0.5,
+    )
+
+
+def _still_sample(kind: str, seed: int) -> Sample:
+    """One picture in which nothing moves."""
+    return _sample(
+        scene_name(kind, seed),
+        "still",
+        [draw_still_life(kind, SIZE_HW, seed)],
+        np.zeros((2, *GRID_HW), np.float32),
+        np.zeros(GRID_HW, bool),
+    )
+
+
+def _sample(
+    name: str,
+    category: str,
+    frames: list[NDArray[np.uint8]],
+    motion_2HW: NDArray[np.float32],
+    moving_HW: NDArray[np.bool_],
+) -> Sample:
+    digest = digest_bytes(name.encode())
     return Sample(
         key=sample_key(digest, 0),
-        frames=list(scene_frames(scene, frames, fps=FRAMES_PER_SECOND)),
-        motion_2HW=resize_motion(scene.motion_2HW, GRID_HW).astype(np.float16),
+        frames=frames,
+        motion_2HW=motion_2HW.astype(np.float16),
         confidence_HW=np.ones(GRID_HW, np.float32),
-        moving_HW=np.asarray(moving_hw) > 0.5,
+        moving_HW=moving_HW,
         info={
             "source": name,
             "sha256": digest,
-            "category": scene.kind,
+            "category": category,
             "split": "train",
             "method": "exact",
             "licence": "Apache-2.0",
