@@ -21,7 +21,7 @@ from pipelines.distil import Distilled, MeasureConfig, Row, Source, distil_video
 from pipelines.parts import PartStore, read_chunk
 from pipelines.runner import ProgressBoard
 from storage.digest import digest_file
-from storage.errors import FetchError, ItemError, StoreError, UsageError
+from storage.errors import FetchError, ItemError, MediaError, StoreError, UsageError
 from storage.isolated import run_isolated
 from storage.objects import ObjectInfo, exists, local_copy, read_bytes
 from storage.reasons import Reason, Status
@@ -94,13 +94,20 @@ def distil_source(source: ObjectInfo, job: DistilJob) -> tuple[str, Distilled]:
     known = Source(url=source.url, sha256="")
     try:
         with _fetched(source) as path:
-            known = Source(url=source.url, sha256=digest_file(path), about=describe_source(source))
+            known = Source(url=source.url, sha256=_digest(path, source), about=describe_source(source))
             distilled: Distilled = run_isolated(
                 distil_video, path, known, job.measure, timeout_s=job.time_limit
             )
             return known.sha256, distilled
     except ItemError as error:
         return known.sha256, Distilled(rows=[source_row(known, error, "read", {})], samples=[])
+
+
+def _digest(path: Path, source: ObjectInfo) -> str:
+    try:
+        return digest_file(path)
+    except OSError as exc:
+        raise MediaError(f"{source.url} cannot be read: {exc.strerror}", reason=Reason.UNREADABLE) from exc
 
 
 def describe_source(source: ObjectInfo) -> dict[str, Any]:

@@ -112,7 +112,7 @@ def _nothing_there(location: Location, suffixes: Collection[str] | None) -> Usag
 
 
 def find_object(location: Location) -> ObjectInfo | None:
-    """The object at exactly this location; None when there is none or it is a folder."""
+    """The object at exactly this location; None when there is none or it is no file."""
     if location.path in ("", "/") or location.path.endswith("/"):
         return None
     name = location.path.rpartition("/")[2]
@@ -120,7 +120,7 @@ def find_object(location: Location) -> ObjectInfo | None:
         if location.is_local:
             path = local_path(location)
             status = attempt_keeping_missing(path.stat, doing="stat", url=location.url)
-            if stat.S_ISDIR(status.st_mode):
+            if not stat.S_ISREG(status.st_mode):  # a folder, or a named pipe, which nobody may ever write to
                 return None
             return ObjectInfo(url=location.url, key=name, size=status.st_size, etag=_local_etag(status))
         found = attempt_keeping_missing(lambda: _describe(location), doing="stat", url=location.url)

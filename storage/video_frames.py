@@ -1,4 +1,4 @@
-"""The sound frames of an open video in order, each with its time."""
+"""The undamaged frames of an open video in order, each with its time."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def good_frames(container: Any, stream: Any, path: Path | str) -> Iterator[Any]:
                 raise _damaged(path, seen) from exc
             continue
         for frame in frames:
-            if frame.is_corrupt:
+            # What was predicted from a bad start is bad too, though nothing says so: up to a key frame.
+            if frame.is_corrupt or (bad and not seen and not frame.key_frame):
                 bad += 1
                 if seen or bad > MAX_BAD_STARTS:
                     raise _damaged(path, seen)

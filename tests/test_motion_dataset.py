@@ -1,5 +1,6 @@
 """Dataset building end to end, over a folder of videos known to be good or bad, and under kill -9."""
 
+import contextlib
 import json
 import os
 import random
@@ -213,7 +214,7 @@ def build_and_kill(videos, out, over):
             process.send_signal(signal.SIGKILL)
             process.wait()
             return True
-        time.sleep(0.02)
+        time.sleep(0.002)
     return False
 
 
@@ -234,23 +235,74 @@ def test_a_killed_build_ends_as_an_undisturbed_one(videos, dataset, tmp_path):
     check_equal(out, dataset)
 
 
+# When to kill: once so many parts are there, or the first file of a kind, and then a random moment later.
+MOMENTS = (
+    ("parts/*/*", 1, 1.5),
+    ("parts/*/*.json", 1, 1.0),
+    ("parts/*/*.json", 4, 0.3),
+    ("parts/*/*.json", 7, 0.3),
+    ("parts/*/*.json", 10, 0.3),
+    ("parts/*/*.json", 13, 0.1),
+    ("shards/*", 1, 0.01),
+    ("manifest.parquet", 1, 0.005),
+    ("manifest.parquet", 1, 0.02),
+    ("dataset.json", 1, 0.01),
+)
+
+
+def kill_at_every_moment(videos, out):
+    """Start a build again and again and kill it ever later; returns how often it was killed."""
+    chance = random.Random(0)
+    killed = 0
+    for pattern, count, longest in MOMENTS:
+        before = {}
+        if "parts" not in pattern:
+            before = {path: path.stat().st_mtime_ns for path in out.glob(pattern)}
+        came, delay = [], chance.uniform(0.0, longest)
+
+        def over(seconds, pattern=pattern, count=count, before=before, came=came, delay=delay):
+            if not came and _new_files(out, pattern, before) >= count:
+                came.append(seconds)
+            return came and seconds - came[0] >= delay
+
+        killed += build_and_kill(videos, out, over)
+    return killed
+
+
+def _new_files(out, pattern, before):
+    count = 0
+    for path in out.glob(pattern):
+        with contextlib.suppress(FileNotFoundError):  # a temporary object
+            count += before.get(path) != path.stat().st_mtime_ns
+    return count
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_ten_kills_change_nothing(videos, dataset, tmp_path):
-    chance = random.Random(0)
     out = tmp_path / "killed"
-    start = time.monotonic()
-    build_and_kill(videos, tmp_path / "timed", lambda _: False)
-    whole = time.monotonic() - start
-    killed = 0
-    for _ in range(10):
-        moment = whole * chance.uniform(0.2, 1.0)
-        killed += build_and_kill(videos, out, lambda seconds, moment=moment: seconds > moment)
-        if (out / "dataset.json").exists() and not list(out.glob("parts/*/*")):
-            shutil.rmtree(out)
+    assert kill_at_every_moment(videos, out) >= 8
     build_dataset(str(videos), str(out))
-    assert killed >= 5
     check_equal(out, dataset)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_ten_kills_while_videos_are_added_change_nothing(videos, tmp_path):
+    first, more = tmp_path / "first", tmp_path / "more"
+    first.mkdir()
+    for name in ("good_a.mp4", "bad_cut.mp4"):
+        shutil.copy2(videos / name, first / name)
+    build_dataset(str(first), str(tmp_path / "one"))
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    shutil.copytree(videos, more)
+    first.rename(tmp_path / "away")
+    more.rename(first)
+    pictures.write_clip(first / "slow.mp4", pictures.flowing(60, seed=78, velocity=(0.11, 0.0)))
+    assert kill_at_every_moment(first, tmp_path / "one") >= 8
+    build_dataset(str(first), str(tmp_path / "one"))
+    build_dataset(str(first), str(tmp_path / "two"))
+    check_equal(tmp_path / "one", tmp_path / "two")
 
 
 @pytest.mark.slow
