@@ -176,10 +176,9 @@ def _pattern(size: _Size, rng: np.random.Generator) -> Floats:
         chosen = ((along // 1) + (across // 1)) % 2 == 0
     else:
         words = noise.hash_floats(size, seed=int(rng.integers(1 << 20)))
-        words = cv2.resize(
-            words[: size[0] // 6, : size[1] // 10], size[::-1], interpolation=cv2.INTER_NEAREST
-        )
-        chosen = ((y / period) % 1.0 < 0.5) & (words > 0.35)
+        ink = words[: size[0] // 6, : size[1] // 10]
+        letters = cv2.resize(ink, size[::-1], interpolation=cv2.INTER_NEAREST)
+        chosen = ((y / period) % 1.0 < 0.5) & (np.asarray(letters) > 0.35)
     one, other = (_surface(size, rng, _colour(rng)) for _ in range(2))
     return np.asarray(np.where(chosen[..., None], one, other), np.float32)
 
