@@ -5,16 +5,27 @@ failed under --strict, 2 the command was wrong, 130 interrupted. Everything heav
 commands, so that `--help` answers at once.
 """
 
-import json
 import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from flows.console import error_line, note, quiet_libraries, show_items, show_summary, stage_progress
+from flows.cli_models import models_app
+from flows.command_parts import (
+    INTERRUPTED,
+    AsJson,
+    ConfigFile,
+    Out,
+    Runner,
+    Strict,
+    Workers,
+    finish,
+    settings_of,
+)
+from flows.console import error_line, quiet_libraries, stage_progress
 from storage.errors import StillstreamError, UsageError
 
 __all__ = [
@@ -28,10 +39,9 @@ __all__ = [
     "gallery",
     "main",
     "run",
+    "status",
     "train",
 ]
-
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="stillstream",
@@ -45,23 +55,7 @@ app = typer.Typer(
 
 config_app = typer.Typer(help="Look at the settings.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
-
-Out = Annotated[
-    str, typer.Option("--out", metavar="URL", help="Where the results go: any folder or fsspec URL.")
-]
-ConfigFile = Annotated[
-    str | None,
-    typer.Option("--config", metavar="FILE", help="Settings file (TOML) instead of stillstream.toml."),
-]
-Runner = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="Beam runner: local, flink, dataflow or spark.", show_default="local"),
-]
-Workers = Annotated[int | None, typer.Option(min=1, metavar="N", help="Worker processes.", show_default="1")]
-Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 when an item failed.")]
-AsJson = Annotated[
-    bool, typer.Option("--json", help="Print one JSON object with the summary on standard output.")
-]
+app.add_typer(models_app, name="models")
 
 
 @app.command()
@@ -84,7 +78,7 @@ def demo(
 
     with stage_progress() as on_progress:
         outcome = run_demo(out, videos=videos, photos=photos, on_progress=on_progress)
-    _finish(outcome, strict=False, as_json=False)
+    finish(outcome, strict=False, as_json=False)
 
 
 @app.command()
@@ -127,7 +121,7 @@ def crawl(
 
     names = [name.strip() for name in licences.split(",") if name.strip()] if licences else None
     looking = {"depth": depth, "max_pages": max_pages}
-    settings = _settings(config).override("runner", name=runner, workers=workers)
+    settings = settings_of(config).override("runner", name=runner, workers=workers)
     settings = settings.override(
         "crawl",
         licences=names,
@@ -136,7 +130,7 @@ def crawl(
     )
     with stage_progress("crawl", silent=as_json) as on_progress:
         outcome = jobs.crawl_videos(sources, out, settings, on_progress)
-    _finish(outcome, strict=strict, as_json=as_json)
+    finish(outcome, strict=strict, as_json=as_json)
 
 
 @app.command()
@@ -168,17 +162,17 @@ def dataset(
     """
     from flows import jobs
 
-    settings = _settings(config).override("runner", name=runner, workers=workers)
+    settings = settings_of(config).override("runner", name=runner, workers=workers)
     if verify is not None or rescore is not None:
         instead = "--verify" if verify is not None else "--rescore"
         _refuse(("VIDEOS", videos), ("--out", out), ("--rescore", verify and rescore), beside=instead)
         outcome = jobs.verify_dataset(verify) if verify else jobs.rescore_dataset(str(rescore), settings)
-        _finish(outcome, strict=strict or verify is not None, as_json=as_json)
+        finish(outcome, strict=strict or verify is not None, as_json=as_json)
         return
     videos, out = _required("VIDEOS", videos), _required("--out", out)
     with stage_progress("dataset", silent=as_json) as on_progress:
         outcome = jobs.build_dataset(videos, out, settings, on_progress)
-    _finish(outcome, strict=strict, as_json=as_json)
+    finish(outcome, strict=strict, as_json=as_json)
 
 
 @app.command()
@@ -210,7 +204,7 @@ def train(
             jobs.TrainingJob(kind=kind, data=data, out=out, config=config, nproc=nproc, resume=resume),
             on_progress,
         )
-    _finish(outcome, strict=False, as_json=as_json)
+    finish(outcome, strict=False, as_json=as_json)
 
 
 @app.command()
@@ -239,10 +233,10 @@ def evaluate(
     """
     from flows import jobs
 
-    settings = _settings(config).override("evaluate", split=split, limit=limit)
+    settings = settings_of(config).override("evaluate", split=split, limit=limit)
     with stage_progress("evaluate", silent=as_json) as on_progress:
         outcome = jobs.evaluate_weights(data, checkpoint, out, settings, on_progress)
-    _finish(outcome, strict=False, as_json=as_json)
+    finish(outcome, strict=False, as_json=as_json)
 
 
 @app.command()
@@ -302,7 +296,7 @@ def animate(
     """
     from flows import jobs
 
-    settings = _settings(config).override("runner", name=runner, workers=workers)
+    settings = settings_of(config).override("runner", name=runner, workers=workers)
     settings = settings.override(
         "animate",
         checkpoint=checkpoint,
@@ -322,11 +316,11 @@ def animate(
     )
     if watch:
         for outcome in jobs.watch_photos(photos, out, settings):
-            _finish(outcome, strict=False, as_json=as_json)
+            finish(outcome, strict=False, as_json=as_json)
         return
     with stage_progress("animate", silent=as_json) as on_progress:
         outcome = jobs.animate_photos(photos, out, settings, on_progress)
-    _finish(outcome, strict=strict, as_json=as_json)
+    finish(outcome, strict=strict, as_json=as_json)
 
 
 @app.command()
@@ -341,8 +335,24 @@ def gallery(
     """
     from flows import jobs
 
-    settings = _settings(config).override("gallery", title=title)
-    _finish(jobs.publish_gallery(url, settings), strict=False, as_json=False)
+    settings = settings_of(config).override("gallery", title=title)
+    finish(jobs.publish_gallery(url, settings), strict=False, as_json=False)
+
+
+@app.command()
+def status(
+    url: Annotated[
+        str, typer.Argument(metavar="URL", help="A dataset, model registry, animated library or crawl.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Tell how many items are in which state, while a run is going on too.
+
+    Example:  [bold]stillstream status s3://library/loops[/bold]
+    """
+    from flows import jobs
+
+    finish(jobs.folder_status(url), as_json=as_json)
 
 
 @config_app.command("check")
@@ -351,7 +361,7 @@ def check_config(config: ConfigFile = None) -> None:
 
     Example:  [bold]stillstream config check --config stillstream.toml[/bold]
     """
-    sys.stdout.write(_settings(config).as_toml())
+    sys.stdout.write(settings_of(config).as_toml())
 
 
 def main() -> None:
@@ -405,26 +415,6 @@ def _required(name: str, value: str | None) -> str:
 def _refuse(*options: tuple[str, object], beside: str) -> None:
     if given := [name for name, value in options if value is not None]:
         raise UsageError(f"{', '.join(given)} cannot go with {beside}; leave one of them out")
-
-
-def _settings(config: str | None) -> Any:
-    from flows.settings import load_settings
-
-    return load_settings(config)
-
-
-def _finish(outcome: Any, *, strict: bool, as_json: bool) -> None:
-    """Show what a job did: items that are not ok, then the table, or one JSON object instead."""
-    if as_json:
-        sys.stdout.write(json.dumps(outcome.as_json(), ensure_ascii=False) + "\n")
-    show_items(outcome.items, total=outcome.not_ok, where=outcome.items_url)
-    if not as_json:
-        show_summary(outcome.title, outcome.rows)
-    if outcome.summary.get("stopped") or outcome.summary.get("interrupted"):
-        raise typer.Exit(INTERRUPTED)
-    if strict and outcome.failed:
-        note(f"stillstream: {outcome.failed} failed, and --strict was given")
-        raise typer.Exit(1)
 
 
 if __name__ == "__main__":

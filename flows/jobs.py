@@ -27,6 +27,7 @@ __all__ = [
     "build_dataset",
     "crawl_videos",
     "evaluate_weights",
+    "folder_status",
     "publish_gallery",
     "rescore_dataset",
     "train_model",
@@ -252,6 +253,18 @@ def publish_gallery(url: str, settings: "Settings") -> Outcome:
         title="Gallery",
         rows={"page": summary.page_url, "photos": summary.counts},
         summary=dataclasses.asdict(summary),
+    )
+
+
+def folder_status(url: str) -> Outcome:
+    """How many items of a dataset, model registry, library or crawl are in which state."""
+    from pipelines.status import read_status
+
+    status = read_status(url)
+    return Outcome(
+        title=status.what.capitalize(),
+        rows={status.items_are: status.total, **status.items, "reasons": status.reasons, **status.facts},
+        summary={**dataclasses.asdict(status), "total": status.total},
     )
 
 

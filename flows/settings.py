@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from flows.gallery import GalleryConfig
     from flows.nightly import NightlyConfig
     from models.evaluate import EvaluationConfig
+    from models.promotion import PromotionConfig
     from pipelines.crawl import CrawlConfig
     from pipelines.motion_dataset import DatasetConfig
     from pipelines.photo_animation import AnimationConfig
@@ -47,6 +48,7 @@ SECTIONS: Mapping[str, str] = {
     "animate": "pipelines.photo_animation:AnimationConfig",
     "runner": "pipelines.runner:RunnerConfig",
     "evaluate": "models.evaluate:EvaluationConfig",
+    "promotion": "models.promotion:PromotionConfig",
     "gallery": "flows.gallery:GalleryConfig",
     "nightly": "flows.nightly:NightlyConfig",
 }
@@ -97,6 +99,12 @@ class Settings:
     def evaluate(self) -> "EvaluationConfig":
         """Which clips weights are judged on, and how many of them are rendered whole."""
         config: EvaluationConfig = self.section("evaluate")
+        return config
+
+    @property
+    def promotion(self) -> "PromotionConfig":
+        """What a candidate is judged on before it replaces the current weights."""
+        config: PromotionConfig = self.section("promotion")
         return config
 
     @property

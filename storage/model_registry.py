@@ -233,6 +233,17 @@ class ModelRegistry:
         """What was decided last about each version that anything was decided about."""
         return {stamp.version: stamp.kind for stamp in self._stamps()}
 
+    def states(self) -> dict[str, str]:
+        """Version → current, former (it was current once), refused, or candidate (nothing decided yet)."""
+        stamps = list(self._stamps())
+        current, last = _current(stamps), {stamp.version: stamp.kind for stamp in stamps}
+        found = {}
+        for version in self.versions():
+            kind = last.get(version.name)
+            state = "candidate" if kind is None else "refused" if kind == EventKind.REFUSED else "former"
+            found[version.name] = "current" if version.name == current else state
+        return found
+
     def current(self) -> str | None:
         """The version in use."""
         return _current(list(self._stamps()))
