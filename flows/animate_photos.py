@@ -6,14 +6,15 @@ import flows.prefect_environment  # noqa: F401
 from prefect import flow
 
 from flows.jobs import Outcome
+from flows.metrics import RUN_HOOKS
 from flows.outcomes import final_state, run_name
-from flows.settings import load_settings
+from flows.secrets import run_settings
 from flows.tasks import animate_photos_task
 
 __all__ = ["animate_photos_flow"]
 
 
-@flow(name="animate-photos", flow_run_name=run_name("animate", "out"))
+@flow(name="animate-photos", flow_run_name=run_name("animate", "out"), **RUN_HOOKS)
 def animate_photos_flow(
     photos: str,
     out: str,
@@ -32,6 +33,6 @@ def animate_photos_flow(
         workers: Worker processes; None takes the settings'.
         overwrite: Render again what is done.
     """
-    settings = load_settings(config).override("runner", workers=workers)
+    settings = run_settings(config).override("runner", workers=workers)
     settings = settings.override("animate", checkpoint=checkpoint, overwrite=overwrite or None)
     return final_state(animate_photos_task(photos, out, settings))

@@ -24,6 +24,7 @@ from prefect.artifacts import (
 )
 
 from flows.jobs import Outcome
+from flows.metrics import count_outcome
 from storage.progress import Progress
 
 __all__ = ["RunProgress", "leave_artifacts", "leave_figures", "leave_sheet"]
@@ -33,7 +34,8 @@ UPDATE_SECONDS = 5.0
 
 
 def leave_artifacts(outcome: Outcome, key: str, *, links: Mapping[str, str] | None = None) -> None:
-    """A summary table, links, and, when items are not ok, a note that lists them."""
+    """A summary table, links, and, when items are not ok, a note that lists them; the same for Prometheus."""
+    count_outcome(key, outcome)
     rows = [{"": name, "value": _text(value)} for name, value in outcome.rows.items()]
     create_table_artifact(key=_key(f"{key}-summary"), table=rows, description=outcome.title)
     for name, link in (links or {}).items():

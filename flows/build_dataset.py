@@ -6,14 +6,15 @@ import flows.prefect_environment  # noqa: F401
 from prefect import flow
 
 from flows.jobs import Outcome
+from flows.metrics import RUN_HOOKS
 from flows.outcomes import final_state, run_name
-from flows.settings import load_settings
+from flows.secrets import run_settings
 from flows.tasks import build_dataset_task
 
 __all__ = ["build_dataset_flow"]
 
 
-@flow(name="build-dataset", flow_run_name=run_name("dataset", "out"))
+@flow(name="build-dataset", flow_run_name=run_name("dataset", "out"), **RUN_HOOKS)
 def build_dataset_flow(
     videos: str, out: str, config: str | None = None, runner: str | None = None, workers: int | None = None
 ) -> list[Outcome]:
@@ -26,5 +27,5 @@ def build_dataset_flow(
         runner: Beam runner; None takes the settings'.
         workers: Worker processes; None takes the settings'.
     """
-    settings = load_settings(config).override("runner", name=runner, workers=workers)
+    settings = run_settings(config).override("runner", name=runner, workers=workers)
     return final_state(build_dataset_task(videos, out, settings))

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from flows.cli_flows import flows_app
 from flows.cli_models import models_app
 from flows.command_parts import (
     INTERRUPTED,
@@ -56,6 +57,7 @@ app = typer.Typer(
 config_app = typer.Typer(help="Look at the settings.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 app.add_typer(models_app, name="models")
+app.add_typer(flows_app, name="flows")
 
 
 @app.command()

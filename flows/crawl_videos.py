@@ -6,14 +6,15 @@ import flows.prefect_environment  # noqa: F401
 from prefect import flow
 
 from flows.jobs import Outcome
+from flows.metrics import RUN_HOOKS
 from flows.outcomes import final_state, run_name
-from flows.settings import load_settings
+from flows.secrets import run_settings
 from flows.tasks import crawl_videos_task
 
 __all__ = ["crawl_videos_flow"]
 
 
-@flow(name="crawl-videos", flow_run_name=run_name("crawl", "out"))
+@flow(name="crawl-videos", flow_run_name=run_name("crawl", "out"), **RUN_HOOKS)
 def crawl_videos_flow(
     sources: str, out: str, config: str | None = None, workers: int | None = None
 ) -> list[Outcome]:
@@ -25,5 +26,5 @@ def crawl_videos_flow(
         config: Settings file (TOML); None takes stillstream.toml and the environment.
         workers: Worker processes; None takes the settings'.
     """
-    settings = load_settings(config).override("runner", workers=workers)
+    settings = run_settings(config).override("runner", workers=workers)
     return final_state(crawl_videos_task(sources, out, settings))

@@ -6,14 +6,15 @@ import flows.prefect_environment  # noqa: F401
 from prefect import flow
 
 from flows.jobs import Outcome
+from flows.metrics import RUN_HOOKS
 from flows.outcomes import final_state, run_name
-from flows.settings import load_settings
+from flows.secrets import run_settings
 from flows.tasks import evaluate_weights_task
 
 __all__ = ["evaluate_weights_flow"]
 
 
-@flow(name="evaluate-weights", flow_run_name=run_name("evaluate", "data"))
+@flow(name="evaluate-weights", flow_run_name=run_name("evaluate", "data"), **RUN_HOOKS)
 def evaluate_weights_flow(
     data: str,
     out: str,
@@ -30,5 +31,5 @@ def evaluate_weights_flow(
         split: Only this split: train, val or test; None takes the settings', which by default is all.
         config: Settings file (TOML); None takes stillstream.toml and the environment.
     """
-    settings = load_settings(config).override("evaluate", split=split)
+    settings = run_settings(config).override("evaluate", split=split)
     return final_state(evaluate_weights_task(data, checkpoint, out, settings))

@@ -10,6 +10,7 @@ from prefect import flow
 from flows.animate_photos import animate_photos_flow
 from flows.build_dataset import build_dataset_flow
 from flows.jobs import Outcome
+from flows.metrics import RUN_HOOKS
 from flows.outcomes import final_state, run_name
 from flows.publish_gallery import publish_gallery_flow
 from flows.settings import load_settings
@@ -54,7 +55,7 @@ class NightlyConfig:
             raise UsageError(f"the nightly flow needs {', '.join(missing)}; name them in [nightly]")
 
 
-@flow(name="nightly", flow_run_name=run_name("nightly", "config"))
+@flow(name="nightly", flow_run_name=run_name("nightly", "config"), **RUN_HOOKS)
 def nightly_flow(config: str | None = None) -> list[Outcome]:
     """Take in what is new and publish it.
 

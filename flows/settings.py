@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_or
 from storage.errors import UsageError
 
 if TYPE_CHECKING:
+    from flows.deployments import FlowsConfig
     from flows.gallery import GalleryConfig
     from flows.nightly import NightlyConfig
     from models.evaluate import EvaluationConfig
@@ -51,6 +52,7 @@ SECTIONS: Mapping[str, str] = {
     "promotion": "models.promotion:PromotionConfig",
     "gallery": "flows.gallery:GalleryConfig",
     "nightly": "flows.nightly:NightlyConfig",
+    "flows": "flows.deployments:FlowsConfig",
 }
 
 
@@ -117,6 +119,12 @@ class Settings:
     def nightly(self) -> "NightlyConfig":
         """Where the nightly flow reads and writes."""
         config: NightlyConfig = self.section("nightly")
+        return config
+
+    @property
+    def flows(self) -> "FlowsConfig":
+        """How the flows run unattended."""
+        config: FlowsConfig = self.section("flows")
         return config
 
     def section(self, name: str) -> Any:
