@@ -263,7 +263,7 @@ def folder_status(url: str) -> Outcome:
     status = read_status(url)
     return Outcome(
         title=status.what.capitalize(),
-        rows={status.items_are: status.total, **status.items, "reasons": status.reasons, **status.facts},
+        rows={status.unit: status.total, **status.states, "reasons": status.reasons, **status.facts},
         summary={**dataclasses.asdict(status), "total": status.total},
     )
 

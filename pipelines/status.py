@@ -23,7 +23,7 @@ from pipelines.parts import PARTS_FOLDER as DATASET_PARTS
 from pipelines.parts import read_chunk
 from storage.dataset_format import DATASET_FILE, manifest_url, read_dataset_json
 from storage.errors import UsageError
-from storage.manifest import read_rows
+from storage.manifest import column_names, read_rows
 from storage.model_registry import ModelRegistry, is_registry
 from storage.objects import ObjectInfo, exists, join_url, list_objects, open_object
 
@@ -34,19 +34,19 @@ WAITING = "waiting"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FolderStatus:
-    """What lies at `url`: `items` (which `items_are`) by state, `reasons` of those not ok, other `facts`."""
+    """What lies at `url`: its items (`unit`s) by state, the reasons of those not ok, and other facts."""
 
     what: str
     url: str
-    items_are: str
-    items: Mapping[str, int]
+    unit: str
+    states: Mapping[str, int]
     reasons: Mapping[str, int] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
         """All items."""
-        return sum(self.items.values())
+        return sum(self.states.values())
 
 
 def read_status(url: str) -> FolderStatus:
@@ -69,13 +69,13 @@ def read_status(url: str) -> FolderStatus:
 
 def _dataset(url: str) -> FolderStatus:
     info = read_dataset_json(url)
-    items, reasons = _count(read_rows(manifest_url(url), columns=["status", "reason"]))
+    states, reasons = _count(read_rows(manifest_url(url), columns=["status", "reason"]))
     building = _building(url)
     return FolderStatus(
         what="dataset",
         url=url,
-        items_are="clips",
-        items=items,
+        unit="clips",
+        states=states,
         reasons=reasons,
         facts={
             "splits": dict(info.splits),
@@ -88,7 +88,7 @@ def _dataset(url: str) -> FolderStatus:
 
 
 def _unfinished_dataset(url: str) -> FolderStatus:
-    return FolderStatus(what="unfinished dataset", url=url, items_are="videos", items=_building(url))
+    return FolderStatus(what="unfinished dataset", url=url, unit="videos", states=_building(url))
 
 
 def _building(url: str) -> dict[str, int]:
@@ -107,15 +107,15 @@ def _building(url: str) -> dict[str, int]:
 def _registry(url: str) -> FolderStatus:
     registry = ModelRegistry(url)
     registry.require()
-    states = Counter(registry.states().values())
+    counts = Counter(registry.states().values())
     order = ("current", "former", "refused", "candidate")
     last = max(registry.history(), key=lambda event: event.at, default=None)
     decided = {} if last is None else {"last decision": f"{last.version} {last.kind}: {last.why}"}
     return FolderStatus(
         what="model registry",
         url=url,
-        items_are="versions",
-        items={state: states[state] for state in order},
+        unit="versions",
+        states={state: counts[state] for state in order},
         facts={"current": registry.current(), **decided},
     )
 
@@ -124,21 +124,31 @@ def _library(url: str) -> FolderStatus:
     versions: Counter[str] = Counter()
 
     def rows() -> Iterator[Mapping[str, Any]]:
-        for row in read_ledger(url):
+        for row in _ledger_rows(url):
             if row.get("model_version"):
                 versions[row["model_version"]] += 1
             yield row
 
-    items, reasons = _count(rows())
+    states, reasons = _count(rows())
     waiting = _waiting_photos(url)
     return FolderStatus(
         what="animated library",
         url=url,
-        items_are="photos",
-        items={**items, WAITING: waiting} if waiting else items,
+        unit="photos",
+        states={**states, WAITING: waiting} if waiting else states,
         reasons=reasons,
         facts={"model versions": dict(versions.most_common())} if versions else {},
     )
+
+
+def _ledger_rows(url: str) -> Iterator[Mapping[str, Any]]:
+    if ledger_parts(url):
+        return read_ledger(url)
+    ledger = join_url(url, LEDGER_NAME)
+    if not exists(ledger):
+        return iter(())
+    wanted = ("status", "reason", "model_version")
+    return read_rows(ledger, columns=[name for name in column_names(ledger) if name in wanted])
 
 
 def _waiting_photos(url: str) -> int:
@@ -161,13 +171,13 @@ def _lines(url: str) -> int:
 
 
 def _crawl(url: str) -> FolderStatus:
-    items, reasons = _count(read_rows(crawl_url(url), columns=["status", "reason"]))
+    states, reasons = _count(read_rows(crawl_url(url), columns=["status", "reason"]))
     unmerged = sum(1 for _ in _listed(url, "rows", suffix=".json"))
     return FolderStatus(
         what="crawl",
         url=url,
-        items_are="links",
-        items=items,
+        unit="links",
+        states=states,
         reasons=reasons,
         facts={"finished since the manifest was written": unmerged} if unmerged else {},
     )

@@ -23,6 +23,7 @@ __all__ = [
     "LEDGER_SCHEMA",
     "MANIFEST_SCHEMA",
     "Counts",
+    "column_names",
     "count_reasons",
     "count_statuses",
     "read_rows",
@@ -165,6 +166,12 @@ def read_rows(url: Url, columns: Sequence[str] | None = None) -> Iterator[dict[s
         _check_columns(url, file.schema_arrow, columns)
         for batch in file.iter_batches(batch_size=ROW_GROUP_ROWS, columns=columns):
             yield from batch.to_pylist(maps_as_pydicts="strict")
+
+
+def column_names(url: Url) -> list[str]:
+    """The columns of a Parquet file, which an older version may have written; errors as `read_rows`."""
+    with open_object(url) as stream, _translating_arrow(url):
+        return list(pq.ParquetFile(stream).schema_arrow.names)
 
 
 def read_table(url: Url, columns: Sequence[str] | None = None) -> pa.Table:
