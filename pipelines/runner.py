@@ -2,6 +2,10 @@
 
 Local jobs run in Beam's portable local runner, which is named here on purpose: Beam's default would first
 look for a binary to download. One worker runs inside this process, several are processes of their own.
+
+Other runners get the same pipelines through Beam's portable job service (Flink, Spark, or any other at
+`job_endpoint`); the work itself is done by worker pools of ours (`pipelines.worker_pool`), which need what a
+local worker needs: this package and the store's credentials in their environment.
 """
 
 # mypy: disable-error-code="no-untyped-call"
@@ -11,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import shlex
 import sys
 import tempfile
@@ -23,11 +28,15 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+import grpc  # type: ignore[import-untyped]
+from apache_beam.metrics.metric import MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
-from apache_beam.transforms.environments import SubprocessSDKEnvironment
+from apache_beam.runners.runner import PipelineResult
+from apache_beam.transforms.environments import ExternalEnvironment, SubprocessSDKEnvironment
 
-from storage.errors import StillstreamError, UsageError
+from pipelines.lost_workers import LOST, notice_lost_workers
+from storage.errors import JobError, StillstreamError, UsageError
 from storage.progress import OnProgress, Progress
 
 __all__ = ["JobResult", "ProgressBoard", "RunnerConfig", "pipeline_options", "run_pipeline"]
@@ -41,19 +50,32 @@ RUNNERS = {
     "dataflow": "DataflowRunner",
     "portable": "PortableRunner",
 }
+ADDRESS = re.compile(r"(https?://)?([\w.-]+|\[[0-9a-fA-F:]+\]):\d{1,5}")
+DEFAULT_POOL = "localhost:50000"
+FLINK_VERSION = "1.20"
+JOB_SERVER_SECONDS = 60
+CACHE_MILLIS = 600_000
 POLL_SECONDS = 0.25
+NAMESPACE = "stillstream"  # of our own counters; runners add some of theirs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunnerConfig:
-    """Which Beam runner does the work, with how many workers, and its own options as `--name=value`.
+    """Which Beam runner does the work, with how many workers.
 
-    Flink and Spark need a job server and workers that can reach it, for example
-    `options=("--flink_master=host:8081", "--environment_type=EXTERNAL", "--environment_config=host:50000")`.
+    flink_master: HOST:PORT of a Flink cluster's REST interface. job_server_jar: path or URL of Beam's job
+    server for Flink or Spark, which Beam fetches itself otherwise. job_endpoint: HOST:PORT of a job service
+    that runs already. worker_pool: HOST:PORT of the pool that does the work, as the cluster's machines see
+    it; the local runner, too, takes its workers from there when it is named. options: anything else that
+    Beam knows, as `--name=value`; they win over what is set here.
     """
 
     name: str = "local"
     workers: int = 1
+    flink_master: str | None = None
+    job_endpoint: str | None = None
+    worker_pool: str | None = None
+    job_server_jar: str | None = None
     options: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -68,6 +90,27 @@ class RunnerConfig:
             raise UsageError(f"workers must be at least 1, got {self.workers}")
         if wrong := [option for option in self.options if not option.startswith("--")]:
             raise UsageError(f"runner options look like --name=value, got {', '.join(wrong)}")
+        self._check_addresses()
+
+    def _check_addresses(self) -> None:
+        for name in ("flink_master", "job_endpoint", "worker_pool"):
+            value = getattr(self, name)
+            if value is not None and not ADDRESS.fullmatch(value):
+                raise UsageError(f"{name} is HOST:PORT, such as localhost:8081, got {value!r}")
+        jar = self.job_server_jar
+        if jar is not None and "://" not in jar and not Path(jar).is_file():
+            raise UsageError(f"no job server jar at {jar}")
+        if self.name == "flink" and not (
+            self.flink_master or self.job_endpoint or self._given("flink_master")
+        ):
+            raise UsageError("the flink runner needs its cluster: flink_master (--flink-master HOST:PORT)")
+        if self.name == "portable" and not (self.job_endpoint or self._given("job_endpoint")):
+            raise UsageError(
+                "the portable runner needs a job service: job_endpoint (--job-endpoint HOST:PORT)"
+            )
+
+    def _given(self, option: str) -> bool:
+        return any(each.partition("=")[0] == f"--{option}" for each in self.options)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,17 +146,33 @@ class ProgressBoard:
 
 def pipeline_options(config: RunnerConfig) -> PipelineOptions:
     """The runner's options; those given by the user come last and win."""
-    flags = list(config.options)
     if config.name == "local":
-        flags.insert(0, f"--direct_num_workers={config.workers}")
+        flags = [f"--direct_num_workers={config.workers}"]
+    elif config.name == "dataflow":
+        flags = ["--runner=DataflowRunner", f"--num_workers={config.workers}"]
     else:
-        flags.insert(0, f"--runner={RUNNERS[config.name]}")
-        if config.name == "flink":
-            flags.insert(1, f"--parallelism={config.workers}")
-        # A worker pool starts one process per unit of parallelism only when it is told to.
-        if not any(flag.startswith("--sdk_worker_parallelism") for flag in flags):
-            flags.append(f"--sdk_worker_parallelism={config.workers}")
-    return PipelineOptions(flags)
+        flags = _portable_flags(config)
+    return PipelineOptions([*flags, *config.options])
+
+
+def _portable_flags(config: RunnerConfig) -> list[str]:
+    """What a portable runner is told: where its job service is, and where it finds workers."""
+    flags = [f"--runner={RUNNERS[config.name]}", f"--job_server_timeout={JOB_SERVER_SECONDS}"]
+    # A worker pool starts one process per unit of parallelism only when it is told to. A worker that has
+    # loaded its networks stays for the next stage.
+    flags += [f"--sdk_worker_parallelism={config.workers}", f"--environment_cache_millis={CACHE_MILLIS}"]
+    if not any(option.startswith("--environment_") for option in config.options):
+        flags += ["--environment_type=EXTERNAL", f"--environment_config={config.worker_pool or DEFAULT_POOL}"]
+    if config.job_endpoint:
+        flags.append(f"--job_endpoint={config.job_endpoint}")
+    if config.name == "flink":
+        flags += [f"--parallelism={config.workers}", f"--flink_version={FLINK_VERSION}"]
+        flags += [f"--flink_master={config.flink_master}"] if config.flink_master else []
+    if config.name == "portable":
+        flags.append(f"--direct_num_workers={config.workers}")  # Beam's own job service counts by this one
+    if config.job_server_jar:
+        flags.append(f"--{config.name}_job_server_jar={config.job_server_jar}")
+    return flags
 
 
 def run_pipeline(
@@ -143,25 +202,51 @@ def run_pipeline(
 def _run(
     build: Callable[[beam.Pipeline, ProgressBoard], Any], board: ProgressBoard, config: RunnerConfig
 ) -> dict[str, int]:
-    runner = _local_runner(config.workers) if config.name == "local" else None
+    runner = _local_runner(config) if config.name == "local" else None
     pipeline = beam.Pipeline(runner=runner, options=pipeline_options(config))
     build(pipeline, board)
     try:
         result = pipeline.run()
-        result.wait_until_finish()
+        _wait(result)
     except Exception as exc:
         if ours := _our_error(exc):
             raise ours from exc
-        raise
+        if config.name == "local" and LOST not in str(exc):
+            raise
+        raise JobError(_why(exc, config)) from exc
     counters: Counter[str] = Counter()
-    for metric in result.metrics().query()["counters"]:
+    for metric in result.metrics().query(MetricsFilter().with_namespace(NAMESPACE))["counters"]:
         counters[metric.key.metric.name] += metric.committed or 0
     return dict(counters)
 
 
-def _local_runner(workers: int) -> FnApiRunner:
-    """In this process for one worker, else in processes of their own."""
-    if workers == 1:
+def _wait(result: PipelineResult) -> None:
+    """Wait for the end; a job on a cluster does not outlive the command that was interrupted."""
+    try:
+        result.wait_until_finish()
+    except KeyboardInterrupt:
+        with contextlib.suppress(
+            grpc.RpcError, RuntimeError
+        ):  # the interruption is what the caller must hear of
+            result.cancel()
+        raise
+
+
+def _why(exc: Exception, config: RunnerConfig) -> str:
+    """One line from what a job service said, which may be a traceback."""
+    if isinstance(exc, grpc.RpcError | grpc.FutureTimeoutError):
+        return f"the job service of {config.name} does not answer ({type(exc).__name__})"
+    said = [line.strip() for line in str(exc).splitlines() if line.strip()]
+    last = said[-1] if said else type(exc).__name__
+    return f"the job failed on {config.name}: {last}; the same command goes on from what is finished"
+
+
+def _local_runner(config: RunnerConfig) -> FnApiRunner:
+    """Workers from the pool that is named; else one in this process, or several in processes of their own."""
+    notice_lost_workers()
+    if config.worker_pool:
+        return FnApiRunner(default_environment=ExternalEnvironment(config.worker_pool))
+    if config.workers == 1:
         return FnApiRunner()
     command = f"{shlex.quote(sys.executable)} -m pipelines.local_worker"
     return FnApiRunner(default_environment=SubprocessSDKEnvironment.from_command_string(command))

@@ -7,7 +7,8 @@
     │   ├── MediaError     the bytes are not usable media → row with status "failed"
     │   └── FetchError     it could not be fetched        → row with status "failed"
     ├── FormatError        a stored dataset, shard or checkpoint is not what it claims to be
-    └── StoreError         the object store did not do what was asked, after the retries
+    ├── StoreError         the object store did not do what was asked, after the retries
+    └── JobError           a cluster did not carry a job to its end
 
 Foreign errors are translated once, at the border where they arise: `raise StoreError(...) from exc`.
 An ItemError becomes a row and the run goes on; anything else ends the job.
@@ -21,6 +22,7 @@ __all__ = [
     "FetchError",
     "FormatError",
     "ItemError",
+    "JobError",
     "MediaError",
     "RejectedError",
     "StillstreamError",
@@ -71,6 +73,10 @@ class FormatError(StillstreamError):
 
 class StoreError(StillstreamError):
     """The object store did not do what was asked, after the retries."""
+
+
+class JobError(StillstreamError):
+    """A cluster or its job service did not carry a job to its end; what is finished is kept."""
 
 
 def _rebuild(kind: type[ItemError], message: str, reason: Reason) -> ItemError:

@@ -27,7 +27,7 @@ from storage.errors import MediaError, UsageError
 from storage.isolated_worker import Job
 from storage.reasons import Reason
 
-__all__ = ["run_isolated", "stop_workers"]
+__all__ = ["PINNED", "run_isolated", "stop_workers"]
 
 logger = logging.getLogger(__name__)
 
