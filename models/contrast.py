@@ -54,23 +54,23 @@ class ContrastPlan:
 def plan_contrast(source: LoopSource, longer_side: int) -> ContrastPlan:
     """Measure the photo's local energy where it moves, on a grid as coarse as its window is wide."""
     radius = max(3, round(longer_side / RADIUS_SHARE))
-    height, width, _ = source.weighted_hw4.shape
+    height, width = source.shape
     energy_grid = np.empty((-(-height // radius), -(-width // radius), 2), np.float32)
     # In bands, since the planes between would be the largest of a huge photo's loop.
     for first in range(0, energy_grid.shape[0], PLAN_CELLS):
         last = min(first + PLAN_CELLS, energy_grid.shape[0])
-        energy_grid[first:last] = _energy_cells(source.weighted_hw4, radius, first, last)
+        energy_grid[first:last] = _energy_cells(source, radius, first, last)
     return ContrastPlan(energy_grid=energy_grid, cell=radius, step=source.step, radius=radius)
 
 
-def _energy_cells(weighted: Floats, radius: int, first: int, last: int) -> Floats:
+def _energy_cells(source: LoopSource, radius: int, first: int, last: int) -> Floats:
     """Rows first … last − 1 of the energy grid."""
-    height, width, _ = weighted.shape
+    height, width = source.shape
     top, bottom = first * radius, min(last * radius, height)
     start, end = max(top - 2 * radius, 0), min(bottom + 2 * radius, height)
-    weights = weighted[start:end, :, 3]
-    luma = np.asarray(cv2.transform(weighted[start:end], np.append(LUMA, [[0]], axis=1)), np.float32)
-    np.divide(luma, weights, out=luma, where=weights > 0)
+    colours, weights = source.strip(start, end)
+    luma = np.asarray(cv2.transform(colours.astype(np.float32), LUMA), np.float32)
+    luma[weights <= 0] = 0
     _, energy = local_energy(luma, weights, radius)
     rows = slice(top - start, bottom - start)
     size = -(-width // radius), last - first

@@ -71,25 +71,24 @@ class DeepCorrection:
     @torch.inference_mode()
     def _encode(self) -> Floats:
         """(h, w, C + 1): features times weight, and the weight exp(Z) · moving share, of the window."""
-        stride = self.stride
-        photo, weights = self.source.photo_hw3, self.source.weighted_hw4[..., 3]
-        below, right = (-size % stride for size in weights.shape)
-        photo = np.pad(photo, ((0, below), (0, right), (0, 0)), mode="edge")
-        moving = np.pad(weights, ((0, below), (0, right)), mode="edge")
-        height, width = moving.shape[0] // stride, moving.shape[1] // stride
-        share = _shrunk(moving, (width, height))
+        stride, source = self.stride, self.source
+        height, width = (-(-size // stride) for size in source.shape)
         weighted = np.empty((height, width, self.animator.config.features + 1), np.float32)
         for top in range(0, height, ENCODER_ROWS):
             bottom = min(top + ENCODER_ROWS, height)
             first, last = max(top - ENCODER_REACH, 0), min(bottom + ENCODER_REACH, height)
-            rows = slice(first * stride, last * stride)
+            photo, moving = source.strip(first * stride, last * stride)
+            below, right = last * stride - first * stride - len(moving), -moving.shape[1] % stride
+            photo = np.pad(photo, ((0, below), (0, right), (0, 0)), mode="edge")
+            moving = np.pad(moving, ((0, below), (0, right)), mode="edge")
+            share = _shrunk(moving, (width, last - first))
             features, importance = self.animator.encoder(
-                self._tensor(photo[rows].astype(np.float32) / np.float32(255.0)),
-                self._tensor(moving[rows, :, None]),
+                self._tensor(photo.astype(np.float32) / np.float32(255.0)),
+                self._tensor(moving[..., None]),
             )
             features, importance = features.cpu(), importance.cpu()
             kept = slice(top - first, bottom - first)
-            weight = np.exp(importance[0, 0, kept].numpy()) * share[top:bottom]
+            weight = np.exp(importance[0, 0, kept].numpy()) * share[kept]
             weighted[top:bottom, :, -1] = weight
             weighted[top:bottom, :, :-1] = features[0, :, kept].permute(1, 2, 0).numpy() * weight[..., None]
         return weighted

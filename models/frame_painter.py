@@ -133,7 +133,7 @@ class FramePainter:
         source, box = self.source, self.source.box
         sums = np.zeros((band.height + 2, band.width + 2, 4), np.float32)
         offset_y, offset_x = source.offset[0] + box.top - band.top, source.offset[1] + box.left - band.left
-        splat_window(source.weighted_hw4, source.active, field, source.step, 1.0, offset_y, offset_x, sums)
+        splat_window(source.window, source.active, field, source.step, 1.0, offset_y, offset_x, sums)
         colour = np.empty((band.height, band.width, 3), np.float32)
         cover = np.empty((band.height, band.width), np.float32)
         average_way(sums, self.moving[band.slices], colour, cover)

@@ -1,10 +1,14 @@
 # ruff: noqa: PLR0913 - a kernel takes its buffers one by one
 """Compiled inner loops of the renderer: splat a window, average, composite. All serial, all deterministic.
 
-A window holds the sources, a band the destinations. Colours travel as (weight·r, weight·g, weight·b, weight)
-so that four floats fill one vector register. Displacement fields live on a coarse grid whose cell (j, i)
-covers `step` × `step` pixels; values are in grid cells.
+A window holds the sources, a band the destinations. A window is no copy: its row y is the photo's row
+`rows[y]`, its column x the photo's column `columns[x]`, so reflected surroundings cost no memory.
+Colours travel as (weight·r, weight·g, weight·b, weight): four floats fill one vector register.
+Displacement fields live on a coarse grid whose cell (j, i) covers `step` × `step` pixels; values are in
+grid cells.
 """
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +30,8 @@ __all__ = [
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
+Places = NDArray[np.int32]
+Window = tuple[Bytes, Floats, Places, Places]
 
 # Sources are visited in tiles of this many pixels a side; tiles that are still, or whose displacement leads
 # out of the band, are skipped whole.
@@ -42,7 +48,7 @@ NO_COLOUR = -1.0
 
 @compiled
 def splat_window(
-    weighted: Floats,
+    window: Window,
     active: Bytes,
     field: Floats,
     step: int,
@@ -53,10 +59,12 @@ def splat_window(
 ) -> None:
     """Add the window's sources, displaced and weighted by `share`, to `sums` (a band with a rim of one cell).
 
-    weighted: (h, w, 4); active: one flag per tile; field: (2, h / step, w / step) in cells;
-    offset: the window's first pixel in the band's coordinates.
+    window: the photo (H, W, 3), its moving share (H, W), and the rows (h,) and columns (w,) that the window
+    shows; active: one flag per tile; field: (2, h / step, w / step) in cells; offset: the window's first
+    pixel in the band's coordinates.
     """
-    height, width, _ = weighted.shape
+    photo, moving, window_rows, window_columns = window
+    height, width = window_rows.size, window_columns.size
     _, rows, columns = field.shape
     places = np.empty((2, TILE), np.float32)
     for tile_y in range(0, height, TILE):
@@ -77,11 +85,12 @@ def splat_window(
             pieces = _pieces(field[:, j0 : j1 + 1, i0 : i1 + 1])
             if pieces > 1:
                 tile = (tile_y, end_y, tile_x, end_x)
-                _splat_pieces(weighted, field, step, share, tile, (offset_y, offset_x), pieces, sums)
+                _splat_pieces(window, field, step, share, tile, (offset_y, offset_x), pieces, sums)
                 continue
             for y in range(tile_y, end_y):
                 _positions(field, step, tile_x, end_x, y, offset_y, offset_x, places)
-                _splat_row(weighted[y], places, share, tile_x, end_x, sums)
+                row = window_rows[y]
+                _splat_row(photo[row], moving[row], window_columns[tile_x:end_x], places, share, sums)
 
 
 @compiled
@@ -111,7 +120,7 @@ def _pieces(field: Floats) -> int:
 
 @compiled
 def _splat_pieces(
-    weighted: Floats,
+    window: Window,
     field: Floats,
     step: int,
     share: float,
@@ -121,7 +130,7 @@ def _splat_pieces(
     sums: Floats,
 ) -> None:
     """Splat a tile that is stretched: pixels are cut, their pieces' colours interpolated between pixels."""
-    height, width, _ = weighted.shape
+    height, width = window[2].size, window[3].size
     _, rows, columns = field.shape
     right, bottom = np.float32(sums.shape[1] - 1), np.float32(sums.shape[0] - 1)
     scale, gain = np.float32(step), np.float32(share / (pieces * pieces))
@@ -134,8 +143,9 @@ def _splat_pieces(
             source_x = np.float32((fine_x + 0.5) / pieces - 0.5)
             x0, x1, part_x = _between(source_x, width)
             for c in range(4):
-                high = weighted[y0, x0, c] + part_x * (weighted[y0, x1, c] - weighted[y0, x0, c])
-                low = weighted[y1, x0, c] + part_x * (weighted[y1, x1, c] - weighted[y1, x0, c])
+                first, second = _weighted(window, y0, x0, c), _weighted(window, y1, x0, c)
+                high = first + part_x * (_weighted(window, y0, x1, c) - first)
+                low = second + part_x * (_weighted(window, y1, x1, c) - second)
                 colour[c] = gain * (high + part_y * (low - high))
             if colour[3] <= 0:
                 continue
@@ -155,6 +165,14 @@ def _splat_pieces(
                 sums[v, u + 1, c] += (1 - fy) * fx * colour[c]
                 sums[v + 1, u, c] += fy * (1 - fx) * colour[c]
                 sums[v + 1, u + 1, c] += fy * fx * colour[c]
+
+
+@compiled
+def _weighted(window: Window, y: int, x: int, channel: int) -> Any:
+    """Weight times colour of a window's pixel; channel 3 is the weight alone."""
+    row, column = window[2][y], window[3][x]
+    weight = window[1][row, column]
+    return weight * np.float32(window[0][row, column, channel]) if channel < 3 else weight
 
 
 @compiled
@@ -189,24 +207,31 @@ def _positions(
 
 
 @compiled
-def _splat_row(source: Floats, places: Floats, share: float, start: int, end: int, sums: Floats) -> None:
-    """Splat pixels start … end − 1 of one source row to their places."""
-    flat, row = sums.reshape(-1), source.reshape(-1)
+def _splat_row(
+    photo: Bytes, moving: Floats, columns: Places, places: Floats, share: float, sums: Floats
+) -> None:
+    """Splat the pixels at `columns` of a photo row (W, 3), weighted by what moves, to their places."""
+    flat, row = sums.reshape(-1), photo.reshape(-1)
     cells = np.int64(sums.shape[1])
     right, bottom, gain = np.float32(sums.shape[1] - 1), np.float32(sums.shape[0] - 1), np.float32(share)
     # Unsigned flat indices spare the tests for negative ones and let the four channels share a register.
     one, two, three, four = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
     pitch = np.uint64(4 * cells - 8)
-    for x in range(start, end):
-        s = np.uint64(4 * x)
-        weight = row[s + three]
-        px, py = places[0, x - start], places[1, x - start]
+    for x in range(columns.size):
+        column = columns[x]
+        weight = moving[column]
+        px, py = places[0, x], places[1, x]
         if not (weight > 0 and px >= 0 and py >= 0 and px < right and py < bottom):
             continue
         x0, y0 = np.int32(px), np.int32(py)
         fx, fy = px - np.float32(x0), py - np.float32(y0)
         high, low = gain * (np.float32(1) - fy), gain * fy
-        r, g, b = row[s], row[s + one], row[s + two]
+        s = np.uint64(3 * np.int64(column))
+        r, g, b = (
+            weight * np.float32(row[s]),
+            weight * np.float32(row[s + one]),
+            weight * np.float32(row[s + two]),
+        )
         k = np.uint64(4 * (y0 * cells + x0))
         for corner in (high * (np.float32(1) - fx), high * fx):
             flat[k] += corner * r

@@ -5,13 +5,12 @@ Legend: H, W the photo; h, w a window of it; 2 is (dx, dy) in pixels per output 
 
 import math
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from models.loop_kernels import TILE
+from models.loop_kernels import TILE, Places, Window
 from models.push_pull import push_pull
 from storage.errors import UsageError
 
@@ -19,7 +18,6 @@ __all__ = ["Box", "LoopConfig", "LoopSource", "loop_periods", "moving_box", "pre
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
-T = TypeVar("T", np.float32, np.uint8)
 
 # A period shorter than this reads as a twitch, not as water.
 SHORTEST_PERIOD_SECONDS = 0.6
@@ -28,6 +26,9 @@ GRID_CELLS = 60_000
 # Still pixels kept around what moves, for the deep animator to see where the water ends.
 SURROUNDINGS = 32
 COARSEST_GRID = 8
+# Rows of the grid that are prepared at a time, and pixels that are enough to tell how fast things move.
+STRIP_CELLS = 32
+SPEED_PIXELS = 4_000_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,24 +96,42 @@ class Box:
         return slice(self.top, self.bottom), slice(self.left, self.right)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class LoopSource:
     """The sources of every frame: the moving box and, where it touches the photo's edge, its reflection.
 
-    Pads are even, and so are the box's first row and column: half-size features fall on whole pixels.
-    photo_hw3: the window's colours; weighted_hw4: (weight·r, weight·g, weight·b, weight); active: one flag
-    per tile that holds any weight; motion_grid: (2, h / step, w / step) in grid cells per frame; offset: the
-    window's first pixel (y, x) seen from the box; periods: lengths of the sub-loops, adding up to the loop.
+    photo_HW3, moving_HW: the whole photo and what moves in it; rows (h,) and columns (w,): which of its rows
+    and columns the window shows. Pads are even, and so are the box's first row and column: half-size
+    features fall on whole pixels. active: one flag per tile that holds anything moving; motion_grid:
+    (2, h / step, w / step) in grid cells per frame; offset: the window's first pixel (y, x) seen from the
+    box; periods: lengths of the sub-loops, adding up to the loop.
     """
 
     box: Box
-    photo_hw3: Bytes
-    weighted_hw4: Floats
+    photo_HW3: Bytes
+    moving_HW: Floats
+    rows: Places
+    columns: Places
     active: Bytes
     motion_grid: Floats
     step: int
     offset: tuple[int, int]
     periods: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the window."""
+        return self.rows.size, self.columns.size
+
+    @property
+    def window(self) -> Window:
+        """What the splatting loop reads."""
+        return self.photo_HW3, self.moving_HW, self.rows, self.columns
+
+    def strip(self, first: int, last: int) -> tuple[Bytes, Floats]:
+        """Colours (rows, w, 3) and moving share (rows, w) of the window's rows first … last − 1."""
+        rows = self.rows[first:last]
+        return self.photo_HW3[rows][:, self.columns], self.moving_HW[rows][:, self.columns]
 
 
 def moving_box(moving_HW: Floats) -> Box | None:
@@ -139,32 +158,29 @@ def loop_periods(config: LoopConfig, speed: float, limit: float) -> tuple[int, .
 
 
 def prepare_source(photo_HW3: Bytes, motion_2HW: Floats, moving_HW: Floats, config: LoopConfig) -> LoopSource:
-    """Cut out what moves, pad it by reflection, extend its motion past its edge and weigh its pixels."""
+    """Find what moves, pad it by reflection, extend its motion past its edge; nothing large is copied."""
     box = moving_box(moving_HW)
     if box is None:
         raise UsageError("nothing moves in this picture; check the moving mask before preparing a loop")
-    box = _with_surroundings(box, photo_HW3.shape[0], photo_HW3.shape[1])
-    longer_side = max(photo_HW3.shape[:2])
-    limit = config.max_displacement * longer_side
-    rows, columns = box.slices
-    moving = moving_HW[rows, columns]
-    motion = np.multiply(motion_2HW[:, rows, columns], np.float32(config.speed), dtype=np.float32)
-    speeds = np.hypot(motion[0], motion[1])[moving > 0]
+    height, width = moving_HW.shape
+    box = _with_surroundings(box, height, width)
+    limit = config.max_displacement * max(height, width)
+    speeds = _speeds(motion_2HW, moving_HW, box) * np.float32(config.speed)
     periods = loop_periods(config, float(np.percentile(speeds, 95)), limit)
-    _slow_down(motion, limit / max(periods))
-    reach = math.ceil(min(float(speeds.max()) * max(periods), config.padding * longer_side, limit))
-    pads = _pads(box, photo_HW3.shape[0], photo_HW3.shape[1], reach)
-    moving = _reflected(moving, pads)
-    weights = moving.astype(np.float32)
-    window = _reflected(photo_HW3[rows, columns], pads)
-    planes = [_reflected(plane, pads) for plane in motion]
-    step = _grid_step(*weights.shape)
+    fastest = min(float(speeds.max()) * max(periods), limit)
+    pads = _pads(box, height, width, math.ceil(min(fastest, config.padding * max(height, width))))
+    rows = _reflected(box.top, box.bottom, pads[0], pads[1])
+    columns = _reflected(box.left, box.right, pads[2], pads[3])
+    step = _grid_step(rows.size, columns.size)
+    motion = _Motion(motion_2HW, config.speed, limit / max(periods))
     return LoopSource(
         box=box,
-        photo_hw3=window,
-        weighted_hw4=_weighted(window, weights),
-        active=_active_tiles(weights),
-        motion_grid=_motion_grid(planes, weights, step),
+        photo_HW3=np.ascontiguousarray(photo_HW3),
+        moving_HW=np.ascontiguousarray(moving_HW, np.float32),
+        rows=rows,
+        columns=columns,
+        active=_active_tiles(moving_HW, rows, columns),
+        motion_grid=_motion_grid(motion, moving_HW, (rows, columns), step),
         step=step,
         offset=(-pads[0], -pads[2]),
         periods=periods,
@@ -177,12 +193,32 @@ def _with_surroundings(box: Box, height: int, width: int) -> Box:
     return replace(grown, top=grown.top - grown.top % 2, left=grown.left - grown.left % 2)
 
 
-def _slow_down(motion: Floats, fastest: float) -> None:
-    """Hold every pixel's speed to `fastest`, keeping its direction, in place."""
-    factor = np.hypot(motion[0], motion[1])
-    np.maximum(factor, np.float32(1e-6), out=factor)
-    np.divide(np.float32(fastest), factor, out=factor)
-    motion *= np.minimum(factor, np.float32(1), out=factor)
+def _speeds(motion: Floats, moving: Floats, box: Box) -> Floats:
+    """Speeds of what moves; every n-th row and column of a huge photo will do."""
+    every = max(1, math.isqrt(box.height * box.width // SPEED_PIXELS))
+    rows, columns = slice(box.top, box.bottom, every), slice(box.left, box.right, every)
+    inside = moving[rows, columns] > 0
+    if not inside.any():
+        inside, rows, columns = moving[box.slices] > 0, *box.slices
+    return np.hypot(motion[0, rows, columns][inside], motion[1, rows, columns][inside])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Motion:
+    """A motion field, sped up, and then held to `fastest` everywhere."""
+
+    field_2HW: Floats
+    speed: float
+    fastest: float
+
+    def strip(self, rows: Places, columns: Places) -> Floats:
+        """(2, rows, columns) of the field, each pixel's direction kept."""
+        motion = self.field_2HW[:, rows][:, :, columns] * np.float32(self.speed)
+        factor = np.hypot(motion[0], motion[1])
+        np.maximum(factor, np.float32(1e-6), out=factor)
+        np.divide(np.float32(self.fastest), factor, out=factor)
+        motion *= np.minimum(factor, np.float32(1), out=factor)
+        return motion
 
 
 def _pads(box: Box, height: int, width: int, reach: int) -> tuple[int, int, int, int]:
@@ -196,47 +232,45 @@ def _pads(box: Box, height: int, width: int, reach: int) -> tuple[int, int, int,
     )
 
 
-def _reflected(plane: NDArray[T], pads: tuple[int, int, int, int]) -> NDArray[T]:
-    top, bottom, left, right = pads
-    return np.pad(plane, ((top, bottom), (left, right), (0, 0))[: plane.ndim], mode="reflect")
+def _reflected(start: int, end: int, before: int, after: int) -> Places:
+    """Indices start … end − 1 with their mirror images on both sides, the outermost not repeated."""
+    return np.pad(np.arange(start, end, dtype=np.int32), (before, after), mode="reflect")
 
 
-def _weighted(colour: Bytes, weights: Floats) -> Floats:
-    weighted = np.empty((*weights.shape, 4), np.float32)
-    weighted[..., 3] = weights
-    for channel in range(3):
-        np.multiply(colour[..., channel], weights, out=weighted[..., channel])
-    return weighted
-
-
-def _active_tiles(weights: Floats) -> Bytes:
-    height, width = weights.shape
-    tops, lefts = np.arange(0, height, TILE), np.arange(0, width, TILE)
-    most = np.maximum.reduceat(np.maximum.reduceat(weights, tops, axis=0), lefts, axis=1)
-    return (most > 0).astype(np.uint8)
+def _active_tiles(moving: Floats, rows: Places, columns: Places) -> Bytes:
+    lefts = np.arange(0, columns.size, TILE)
+    strips = (moving[rows[top : top + TILE]].max(axis=0)[columns] for top in range(0, rows.size, TILE))
+    return np.stack([np.maximum.reduceat(most, lefts) > 0 for most in strips]).astype(np.uint8)
 
 
 def _grid_step(height: int, width: int) -> int:
     return min(COARSEST_GRID, max(1, round(math.sqrt(height * width / GRID_CELLS))))
 
 
-def _motion_grid(planes: list[Floats], weights: Floats, step: int) -> Floats:
+def _motion_grid(motion: _Motion, moving: Floats, window: tuple[Places, Places], step: int) -> Floats:
     """Motion on the coarse grid in cells per frame, carried past the moving edge.
 
     Without that, lookups beside a shore would average with the shore's zero and water would pile up there;
     what flows past the edge is simply not drawn.
     """
-    height, width = weights.shape
-    # The grid may overhang the window by part of a cell; repeating the edge keeps its cells square.
-    below, right = -height % step, -width % step
-    cells = (math.ceil(width / step), math.ceil(height / step))
-
-    def shrink(plane: Floats) -> Floats:
-        whole = cv2.copyMakeBorder(plane, 0, below, 0, right, cv2.BORDER_REPLICATE)
-        return np.asarray(cv2.resize(whole, cells, interpolation=cv2.INTER_AREA), np.float32)
-
-    share = shrink(weights)
-    mean = np.stack([shrink(plane * weights) for plane in planes], axis=-1)
+    rows, columns = window
+    means, shares = [], []
+    for top in range(0, rows.size, STRIP_CELLS * step):
+        some = rows[top : top + STRIP_CELLS * step]
+        weights = moving[some][:, columns]
+        shares.append(_shrunk(weights, step))
+        means.append(
+            np.stack([_shrunk(each * weights, step) for each in motion.strip(some, columns)], axis=-1)
+        )
+    share, mean = np.concatenate(shares), np.concatenate(means)
     mean /= np.maximum(share, np.float32(1e-6))[..., None]
     filled = push_pull(mean, share, enough=1e-3)
     return np.ascontiguousarray(filled.transpose(2, 0, 1)) / np.float32(step)
+
+
+def _shrunk(plane: Floats, step: int) -> Floats:
+    """Means of cells of `step` pixels a side; where cells overhang, the plane's edge is repeated."""
+    height, width = plane.shape
+    whole = cv2.copyMakeBorder(plane, 0, -height % step, 0, -width % step, cv2.BORDER_REPLICATE)
+    cells = (whole.shape[1] // step, whole.shape[0] // step)
+    return np.asarray(cv2.resize(whole, cells, interpolation=cv2.INTER_AREA), np.float32)
