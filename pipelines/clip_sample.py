@@ -19,8 +19,11 @@ __all__ = ["SampleConfig", "make_sample", "motion_grid"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SampleConfig:
-    """What a sample keeps: `frames` spread over the clip as JPEG of `jpeg_quality`, with at most `frame_side`
-    on the longer side, and the motion on a grid with at most `grid_side` there."""
+    """What a sample keeps.
+
+    `frames`: how many, spread over the clip. `frame_side`: their longer side at most. `jpeg_quality`: theirs.
+    `grid_side`: the longer side, at most, of the grid on which the motion is kept.
+    """
 
     frames: int = 12
     frame_side: int = 512

@@ -65,6 +65,7 @@ class CrawlConfig:
 
     `licences`: those accepted, all when empty. `near`: bits in which fingerprints of the same video may
     differ (of 256), -1 to compare bytes only. `merge_seconds`: how often the manifest is written.
+    `probe_seconds`: what decoding four frames for the fingerprint may take.
     """
 
     sources: SourceConfig = field(default_factory=SourceConfig)

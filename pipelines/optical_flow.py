@@ -38,8 +38,9 @@ AGREEMENT_SHARE = 0.1
 class OpticalFlowConfig:
     """How motion is measured.
 
-    `check_every`: the backward flow is computed for one pair in so many (0: never); it tells where optical
-    flow can be trusted at all, which hardly changes from frame to frame, and costs as much as the forward.
+    `method`: one of `pipelines.optical_flow_methods`. `check_every`: the backward flow is computed for one
+    pair in so many (0: never); it tells where optical flow can be trusted at all, which hardly changes from
+    frame to frame, and costs as much as the forward.
     `still_share` and `still_floor`: a pixel is still below this share of the clip's mean moving speed, and
     below this speed (px/frame at 30 fps) in any case.
     """

@@ -26,8 +26,9 @@ class SelectionConfig:
 
     `least_speed`: mean speed of the moving pixels, diagonals of the picture per second. `least_moving` and
     `most_moving`: share of the picture that moves. `least_coherence`: how much of the motion is left in its
-    average. `largest_drift`: what is left of the camera's motion, share of the diagonal. `least_fluid` and
-    `most_sway`: see `pipelines.fluidity`. `most_text`: share of the picture that burnt-in text may cover.
+    average. `largest_drift`: what is left of the camera's motion, share of the diagonal. `least_fluid`:
+    the score (0…1) of what flows rather than passes by. `most_sway`: share of what is active that may go to
+    and fro. `most_text`: share of the picture that burnt-in text may cover.
     """
 
     least_speed: float = 0.004

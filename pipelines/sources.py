@@ -43,9 +43,10 @@ LIST_TYPES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SourceConfig:
-    """How far to look: `depth` links away from the first page (0: only there), `max_pages` in all.
+    """How far to look.
 
-    `commons_api` is the api.php to ask for categories.
+    `depth`: links to follow away from the first page (0: only there). `max_pages`: pages to read in all.
+    `commons_api`: the api.php to ask for categories.
     """
 
     depth: int = 0

@@ -42,8 +42,12 @@ class FetchConfig:
     """How to ask, and how much to put up with. Sizes are bytes, times seconds.
 
     `user_agent` should tell who is asking and where to complain. `allow_hosts`: `host` or `host:port` that
-    may have private addresses. `delay`: pause between two requests to a host, unless robots.txt asks for a
-    longer one, of up to `max_delay`. `max_seconds` is what one link may take, waiting for its turn apart.
+    may have private addresses. `obey_robots`: false only for hosts of one's own. `delay`: pause between two
+    requests to a host, unless robots.txt asks for a longer one, of up to `max_delay`. `attempts` at one
+    request, with pauses of `backoff`, doubled each time; a server that asks for more than `max_wait` is given
+    up. `connect_seconds`, `read_seconds`: the longest silence while connecting and while reading.
+    `max_seconds` is what one link may take, waiting for its turn apart. `max_redirects` followed.
+    `max_bytes` of a video, `max_page_bytes` of a page, list or feed.
     """
 
     user_agent: str = USER_AGENT
