@@ -1,7 +1,7 @@
 """What the docstring of a configuration dataclass says of each of its fields.
 
-Docstrings name fields as `name`: text, or name: text, one clause after the other; a field that has no clause of
-its own gets the one in which it is mentioned.
+Docstrings name fields as `name`: text, or name: text, one clause after the other; a field that has no clause
+of its own gets the one in which it is mentioned.
 """
 
 import dataclasses

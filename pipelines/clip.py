@@ -26,8 +26,9 @@ FARTHEST_FRAMES = 0.2  # seconds; optical flow cannot bridge more
 class ClipConfig:
     """Which windows of a video become clips, and how they are read.
 
-    `seconds`: length of a clip. `shortest`: what will do where a video ends early. `per_source`: most clips of
-    one video. `max_side`: larger frames are scaled down to it. `smallest_side`: what the shorter side must have.
+    `seconds`: length of a clip. `shortest`: what will do where a video ends early. `per_source`: most clips
+    of one video. `max_side`: larger frames are scaled down to it. `smallest_side`: what the shorter side must
+    have.
     """
 
     seconds: float = 2.0
