@@ -18,10 +18,14 @@ from flows.cli_models import models_app
 from flows.command_parts import (
     INTERRUPTED,
     AsJson,
+    BeamOption,
     ConfigFile,
+    FlinkMaster,
+    JobEndpoint,
     Out,
     Runner,
     Strict,
+    WorkerPool,
     Workers,
     finish,
     settings_of,
@@ -112,6 +116,10 @@ def crawl(
     config: ConfigFile = None,
     runner: Runner = None,
     workers: Workers = None,
+    flink_master: FlinkMaster = None,
+    job_endpoint: JobEndpoint = None,
+    worker_pool: WorkerPool = None,
+    beam_option: BeamOption = None,
     strict: Strict = False,
     as_json: AsJson = False,
 ) -> None:
@@ -123,7 +131,15 @@ def crawl(
 
     names = [name.strip() for name in licences.split(",") if name.strip()] if licences else None
     looking = {"depth": depth, "max_pages": max_pages}
-    settings = settings_of(config).override("runner", name=runner, workers=workers)
+    settings = settings_of(config).override(
+        "runner",
+        name=runner,
+        workers=workers,
+        flink_master=flink_master,
+        job_endpoint=job_endpoint,
+        worker_pool=worker_pool,
+        options=beam_option,
+    )
     settings = settings.override(
         "crawl",
         licences=names,
@@ -147,6 +163,10 @@ def dataset(
     config: ConfigFile = None,
     runner: Runner = None,
     workers: Workers = None,
+    flink_master: FlinkMaster = None,
+    job_endpoint: JobEndpoint = None,
+    worker_pool: WorkerPool = None,
+    beam_option: BeamOption = None,
     rescore: Annotated[
         str | None,
         typer.Option(metavar="URL", help="Judge this dataset's clips anew by the limits in the settings."),
@@ -164,7 +184,15 @@ def dataset(
     """
     from flows import jobs
 
-    settings = settings_of(config).override("runner", name=runner, workers=workers)
+    settings = settings_of(config).override(
+        "runner",
+        name=runner,
+        workers=workers,
+        flink_master=flink_master,
+        job_endpoint=job_endpoint,
+        worker_pool=worker_pool,
+        options=beam_option,
+    )
     if verify is not None or rescore is not None:
         instead = "--verify" if verify is not None else "--rescore"
         _refuse(("VIDEOS", videos), ("--out", out), ("--rescore", verify and rescore), beside=instead)
@@ -285,6 +313,10 @@ def animate(
     config: ConfigFile = None,
     runner: Runner = None,
     workers: Workers = None,
+    flink_master: FlinkMaster = None,
+    job_endpoint: JobEndpoint = None,
+    worker_pool: WorkerPool = None,
+    beam_option: BeamOption = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Render again what is already done.")
     ] = False,
@@ -298,7 +330,15 @@ def animate(
     """
     from flows import jobs
 
-    settings = settings_of(config).override("runner", name=runner, workers=workers)
+    settings = settings_of(config).override(
+        "runner",
+        name=runner,
+        workers=workers,
+        flink_master=flink_master,
+        job_endpoint=job_endpoint,
+        worker_pool=worker_pool,
+        options=beam_option,
+    )
     settings = settings.override(
         "animate",
         checkpoint=checkpoint,

@@ -14,10 +14,14 @@ if TYPE_CHECKING:
 __all__ = [
     "INTERRUPTED",
     "AsJson",
+    "BeamOption",
     "ConfigFile",
+    "FlinkMaster",
+    "JobEndpoint",
     "Out",
     "Runner",
     "Strict",
+    "WorkerPool",
     "Workers",
     "finish",
     "settings_of",
@@ -34,9 +38,24 @@ ConfigFile = Annotated[
 ]
 Runner = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Beam runner: local, flink, dataflow or spark.", show_default="local"),
+    typer.Option(
+        metavar="NAME", help="Beam runner: local, flink, spark, dataflow or portable.", show_default="local"
+    ),
 ]
 Workers = Annotated[int | None, typer.Option(min=1, metavar="N", help="Worker processes.", show_default="1")]
+FlinkMaster = Annotated[
+    str | None, typer.Option(metavar="HOST:PORT", help="The Flink cluster, for --runner flink.")
+]
+JobEndpoint = Annotated[
+    str | None, typer.Option(metavar="HOST:PORT", help="A Beam job service that runs already.")
+]
+WorkerPool = Annotated[
+    str | None, typer.Option(metavar="HOST:PORT", help="The pool of workers, as the cluster sees it.")
+]
+BeamOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="--NAME=VALUE", help="Any other option of the Beam runner; repeatable."),
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 when an item failed.")]
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object with the summary on standard output.")
