@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.fingerprint import HASH_BITS, hash_distance
+from pipelines.fingerprint import FRAMES_BITS, change_distance, frames_distance
 from storage.digest import digest_bytes
 from storage.errors import StoreError, UsageError
 from storage.manifest import read_rows, write_rows
@@ -70,7 +70,10 @@ CRAWL_SCHEMA = pa.schema(
 ROWS_FOLDER = "rows"
 BAND_BITS = 16
 # Hashes that differ in fewer bits than there are bands have a band in common, so none is overlooked.
-MAX_DISTANCE = HASH_BITS // BAND_BITS - 1
+MAX_DISTANCE = FRAMES_BITS // BAND_BITS - 1
+# Of 192 bits: at most 44 between 68 real clips and small, strongly compressed copies of them; at least 78
+# between stretches of one real video whose frames alone would have passed for the same.
+LARGEST_CHANGE = 60
 
 
 def manifest_url(out: str) -> str:
@@ -152,7 +155,8 @@ def find_twins(rows: Iterable[Row], distance: int) -> dict[str, tuple[Row, str]]
     """Rows that show what an earlier one shows: URL → (the original's row, how they are alike).
 
     Rows count in the order of their links. The same bytes are twins; so are videos of about the same length
-    (0.5 s) whose fingerprints differ in at most `distance` bits; -1 compares bytes only.
+    (0.5 s) whose frames' hashes differ in at most `distance` bits and in which the same changes; -1 compares
+    bytes only.
     """
     twins: dict[str, tuple[Row, str]] = {}
     by_digest: dict[str, Row] = {}
@@ -182,12 +186,15 @@ def find_twins(rows: Iterable[Row], distance: int) -> dict[str, tuple[Row, str]]
 
 def _alike(one: Row, other: Row, distance: int) -> bool:
     near_in_time = abs(float(one["video_seconds"]) - float(other["video_seconds"])) <= 0.5
-    return near_in_time and hash_distance(one["phash"], other["phash"]) <= distance
+    hashes = (one["phash"], other["phash"])
+    return (
+        near_in_time and frames_distance(*hashes) <= distance and change_distance(*hashes) <= LARGEST_CHANGE
+    )
 
 
 def _bands(phash: str) -> Iterator[tuple[int, str]]:
     digits = BAND_BITS // 4
-    for index in range(0, len(phash), digits):
+    for index in range(0, FRAMES_BITS // 4, digits):
         yield index, phash[index : index + digits]
 
 

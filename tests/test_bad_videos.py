@@ -39,6 +39,7 @@ CONTAINERS: dict[str, dict[str, Any]] = {
     "flv": {"container": "flv"},
 }
 FLIPS = 40
+HEADER_FLIPS = {f"flipped{seed}.mp4" for seed in range(0, FLIPS, 2)}
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +116,8 @@ def test_what_is_whole_is_kept_and_what_is_kept_decodes(
         assert _count_frames(folder / name) >= 43, name
     for shard in read_dataset_json(out).shards:
         for sample in read_shard(shard_url(out, shard.name)):
+            if Path(sample.info["source"]).name in HEADER_FLIPS:
+                continue  # another shape of the pixels or another time base is what the file then says
             motion = sample.motion_2HW.astype(np.float32)[:, sample.moving_HW]
             np.testing.assert_allclose(np.median(motion, axis=1), VELOCITY, atol=0.2)
 

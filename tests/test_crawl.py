@@ -21,14 +21,14 @@ from bad_http_server import BadServer
 
 from flows.cli import run
 from pipelines.crawl import CrawlConfig, crawl
-from pipelines.crawl_manifest import CrawlManifest, leave_row
-from pipelines.fingerprint import fingerprint_video, hash_distance
+from pipelines.crawl_manifest import LARGEST_CHANGE, CrawlManifest, find_twins, leave_row
+from pipelines.fingerprint import change_distance, fingerprint_video, frames_distance
 from pipelines.transforms import describe_source
 from storage.digest import digest_bytes
 from storage.errors import UsageError
 from storage.fetch import FetchConfig
 from storage.manifest import read_rows
-from storage.objects import list_objects
+from storage.objects import delete_object, join_url, list_objects, read_bytes, write_bytes
 from storage.progress import Progress
 from storage.video import encode_video
 
@@ -222,13 +222,77 @@ def test_fingerprints_know_the_same_clip_at_another_size(videos: dict[str, bytes
     for name, data in videos.items():
         (tmp_path / "v.mp4").write_bytes(data)
         found = fingerprint_video(tmp_path / "v.mp4")
-        assert found.phash is not None and len(found.phash) == 64
+        assert found.phash is not None and len(found.phash) == 112
         hashes[name] = found.phash
-    assert hash_distance(hashes["a"], hashes["a small"]) <= CrawlConfig().near
+    assert frames_distance(hashes["a"], hashes["a small"]) <= CrawlConfig().near
+    assert change_distance(hashes["a"], hashes["a small"]) <= LARGEST_CHANGE / 2
     for one, other in (("a", "b"), ("a", "c"), ("b", "c")):
-        assert hash_distance(hashes[one], hashes[other]) > 60
+        assert frames_distance(hashes[one], hashes[other]) > 60
     encode_video((np.full((64, 64, 3), 90, np.uint8) for _ in range(24)), str(tmp_path / "p.mp4"), fps=24)
     assert fingerprint_video(tmp_path / "p.mp4").phash is None, "a plain colour is like every other"
+
+
+def tripod_video(path: Path, waves: int, size: tuple[int, int] = (96, 160), crf: int = 18) -> str:
+    """Strong still hills and, low in contrast before them, waves of their own for every seed; its hash."""
+    import cv2
+
+    hills = np.random.default_rng(1).integers(0, 255, (20, 32), dtype=np.uint8)
+    ground = cv2.resize(hills, (640, 384), interpolation=cv2.INTER_CUBIC).astype(np.float32)
+    chance = np.random.default_rng(waves)
+    foam = [cv2.resize(chance.normal(0, 1.0, (10, 16)).astype(np.float32), (640, 384)) for _ in range(48)]
+
+    def frame_at(index: int) -> Any:
+        picture = np.clip(ground + sum(foam[index : index + 8]), 0, 255).astype(np.uint8)
+        return cv2.cvtColor(cv2.resize(picture, size[::-1], interpolation=cv2.INTER_AREA), cv2.COLOR_GRAY2RGB)
+
+    encode_video((frame_at(index) for index in range(40)), str(path), fps=24, crf=crf)
+    found = fingerprint_video(path).phash
+    assert found is not None
+    return found
+
+
+def test_two_clips_from_one_tripod_are_no_twins(tmp_path: Path) -> None:
+    first = tripod_video(tmp_path / "one.mp4", 11)
+    second = tripod_video(tmp_path / "two.mp4", 12)
+    copy = tripod_video(tmp_path / "copy.mp4", 11, (64, 106))
+    assert frames_distance(first, second) <= CrawlConfig().near, "the frames alone would not tell"
+
+    def row(url: str, phash: str) -> dict[str, Any]:
+        return {"url": url, "sha256": url, "phash": phash, "video_seconds": 1.6, "order": len(url)}
+
+    rows = [row("1", first), row("22", second), row("333", copy)]
+    assert {url: original["url"] for url, (original, _) in find_twins(rows, CrawlConfig().near).items()} == {
+        "333": "1"
+    }
+
+
+@pytest.mark.slow
+def test_object_storage_is_a_source_and_a_place(
+    server: BadServer, videos: dict[str, bytes], s3_url: str, tmp_path: Path
+) -> None:
+    stored, out = join_url(s3_url, "stored"), join_url(s3_url, "out")
+    write_bytes(join_url(stored, "x.mp4"), videos["c"])
+    write_bytes(join_url(stored, "deep/copy of a.mp4"), videos["a"])
+    write_bytes(join_url(stored, "page.mp4"), b"<html>")
+    links = write_list(tmp_path / "l.txt", *map(server.url, ("/a.mp4", "/b.mp4", "/none.mp4")))
+    assert crawl(links, out, config(server)).counts["ok"] == 2
+    summary = crawl(stored, out, config(server))
+    assert summary.counts == {"attempted": 6, "ok": 3, "rejected": 2, "failed": 1}
+    assert summary.reasons == {"duplicate": 1, "wrong_type": 1, "not_found": 1}
+    kept = {row["url"]: row for row in rows_of(out).values() if row["status"] == "ok"}
+    found = {item.key: item for item in list_objects(out)}
+    assert set(found) == {
+        "crawl.parquet",
+        *(row["object"] for row in kept.values()),
+        *(f"{row['object'].rpartition('.')[0]}.json" for row in kept.values()),
+    }
+    for url, name in ((server.url("/a.mp4"), "a"), (join_url(stored, "x.mp4"), "c")):
+        assert read_bytes(join_url(out, kept[url]["object"])) == videos[name]
+        assert describe_source(found[kept[url]["object"]])["retrieved_at"]
+    assert crawl(stored, out, config(server)).fetched == 0
+    delete_object(join_url(out, kept[join_url(stored, "x.mp4")]["object"]))
+    assert crawl(stored, out, config(server)).fetched == 1
+    assert set(found) == {item.key for item in list_objects(out)}
 
 
 @pytest.mark.slow
