@@ -8,7 +8,7 @@ in pixels per frame, (dx, dy), y down; frames (H, W, 3) uint8; moving (H, W) in 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -48,18 +48,26 @@ def splat_between(
     return _over(start_HW3, landed, moving_HW)
 
 
-def cross_fade_loop(photo_HW3: Bytes, motion_2HW: Floats, moving_HW: Floats, frames: int) -> Iterator[Bytes]:
+def cross_fade_loop(
+    photo_HW3: Bytes,
+    motion_2HW: Floats,
+    moving_HW: Floats,
+    frames: int,
+    times: Collection[int] | None = None,
+) -> Iterator[Bytes]:
     """A loop without splatting: the photo looked up along the motion, forward and backward, cross-faded.
 
-    What many animation tools do: pixel x of frame t shows the photo at x − F, blended as α = t/N.
+    What many animation tools do: pixel x of frame t shows the photo at x − F, blended as α = t/N. `times`:
+    only these frames.
     """
     photo = np.ascontiguousarray(photo_HW3, np.float32)
     backward = list(integrate_motion(motion_2HW, frames))  # all of them: for clips, not for large photos
     forward = np.zeros_like(motion_2HW)
     for t in range(frames):
-        # A lookup goes against the motion: to show what arrives at t, follow the motion back for t frames.
-        ahead, behind = bilinear_warp(photo, forward), bilinear_warp(photo, backward[frames - t])
-        yield _over(photo_HW3, (1 - t / frames) * ahead + t / frames * behind, moving_HW)
+        if times is None or t in times:
+            # A lookup goes against the motion: to show what arrives at t, follow it back for t frames.
+            ahead, behind = bilinear_warp(photo, forward), bilinear_warp(photo, backward[frames - t])
+            yield _over(photo_HW3, (1 - t / frames) * ahead + t / frames * behind, moving_HW)
         forward = euler_step(forward, -motion_2HW)
 
 

@@ -6,7 +6,7 @@ Legend: H, W rows and columns; motion (2, H, W) in pixels per frame; frames (H, 
 where values above 0 count.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -22,6 +22,7 @@ __all__ = [
     "loop_quality",
     "mask_iou",
     "perceptual_distance",
+    "picture_quality",
     "psnr",
     "ssim",
 ]
@@ -32,7 +33,9 @@ Region = Floats | NDArray[np.bool_]
 
 # Half-size of the window in which local contrast is measured, in pixels.
 CONTRAST_WINDOW = 15
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+# Of the perceptual distance: how many halvings, and the gradient below which nothing is to be seen.
+SCALES = 4
+GRADIENT_NOISE = 8.0
 
 
 def end_point_error(predicted_2HW: Floats, target_2HW: Floats, region_HW: Region | None = None) -> float:
@@ -70,23 +73,18 @@ def mask_iou(predicted_HW: Region, target_HW: Region, threshold: float = 0.5) ->
 def psnr(frame_HW3: Bytes, reference_HW3: Bytes, region_HW: Region | None = None) -> float:
     """Peak signal-to-noise ratio in dB against a peak of 255; infinite for equal pictures."""
     _check_same(frame_HW3, reference_HW3)
-    squared = np.square(frame_HW3.astype(np.float32) - reference_HW3).mean(axis=-1)
-    error = _mean_over(squared, region_HW)
+    mask = _mask(region_HW, frame_HW3.shape[:2])
+    count = frame_HW3.shape[0] * frame_HW3.shape[1] if mask is None else cv2.countNonZero(mask)
+    if count == 0:
+        return float("nan")
+    error = cv2.norm(frame_HW3, reference_HW3, cv2.NORM_L2SQR, mask) / (3 * count)
     return float("inf") if error == 0 else float(10 * np.log10(255.0**2 / error))
 
 
 def ssim(frame_HW3: Bytes, reference_HW3: Bytes, region_HW: Region | None = None) -> float:
     """Structural similarity of the luma, 1 for equal pictures (Wang et al. 2004; Gaussian, σ = 1.5)."""
     _check_same(frame_HW3, reference_HW3)
-    x, y = frame_HW3.astype(np.float32) @ LUMA, reference_HW3.astype(np.float32) @ LUMA
-    mean_x, mean_y = _window(x), _window(y)
-    var_x, var_y = _window(x * x) - mean_x**2, _window(y * y) - mean_y**2
-    covariance = _window(x * y) - mean_x * mean_y
-    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-    similarity = ((2 * mean_x * mean_y + c1) * (2 * covariance + c2)) / (
-        (mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2)
-    )
-    return _mean_over(similarity, region_HW)
+    return _mean_over(_similarity(frame_HW3, reference_HW3), region_HW)
 
 
 def perceptual_distance(frame_HW3: Bytes, reference_HW3: Bytes, region_HW: Region | None = None) -> float:
@@ -96,31 +94,78 @@ def perceptual_distance(frame_HW3: Bytes, reference_HW3: Bytes, region_HW: Regio
     texture cost as much as wrong texture does, which PSNR hides.
     """
     _check_same(frame_HW3, reference_HW3)
+    return _mean_over_scales(_gradient_distances(frame_HW3, reference_HW3), region_HW)
+
+
+def picture_quality(
+    frame_HW3: Bytes, reference_HW3: Bytes, regions: Sequence[Region | None]
+) -> list[tuple[float, float, float]]:
+    """PSNR, SSIM and perceptual distance over each region (None: everywhere), at the cost of one."""
+    _check_same(frame_HW3, reference_HW3)
+    similarity = _similarity(frame_HW3, reference_HW3)
+    distances = _gradient_distances(frame_HW3, reference_HW3)
+    return [
+        (
+            psnr(frame_HW3, reference_HW3, region),
+            _mean_over(similarity, region),
+            _mean_over_scales(distances, region),
+        )
+        for region in regions
+    ]
+
+
+def _similarity(frame: Bytes, reference: Bytes) -> Floats:
+    x, y = _luma(frame), _luma(reference)
+    mean_x, mean_y = _window(x), _window(y)
+    var_x, var_y = _window(x * x) - mean_x**2, _window(y * y) - mean_y**2
+    covariance = _window(x * y) - mean_x * mean_y
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    return np.asarray(
+        ((2 * mean_x * mean_y + c1) * (2 * covariance + c2))
+        / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2)),
+        np.float32,
+    )
+
+
+def _gradient_distances(frame_HW3: Bytes, reference_HW3: Bytes) -> list[Floats]:
+    """The distance of the gradients, place by place, at every scale."""
     frame, reference = frame_HW3.astype(np.float32), reference_HW3.astype(np.float32)
-    region = np.ones(frame.shape[:2], np.float32) if region_HW is None else (region_HW > 0).astype(np.float32)
     distances = []
-    for _ in range(4):
-        distance = _mean_over(_gradient_distance(frame, reference), region > 0.5)
-        if not np.isnan(distance):
-            distances.append(distance)
+    for _ in range(SCALES):
+        distances.append(_gradient_distance(frame, reference))
         if min(frame.shape[:2]) < 16:
             break
-        size = (frame.shape[1] // 2, frame.shape[0] // 2)
-        frame, reference, region = (
-            np.asarray(cv2.resize(plane, size, interpolation=cv2.INTER_AREA), np.float32)
-            for plane in (frame, reference, region)
-        )
-    return float(np.mean(distances)) if distances else float("nan")
+        frame, reference = _halved(frame), _halved(reference)
+    return distances
 
 
 def _gradient_distance(frame: Floats, reference: Floats) -> Floats:
-    noise = 8.0
-    distance = np.zeros(frame.shape[:2], np.float32)
+    total = np.zeros(frame.shape, np.float32)
     for order in ((1, 0), (0, 1)):
         a = cv2.Sobel(frame, cv2.CV_32F, *order, ksize=3)
         b = cv2.Sobel(reference, cv2.CV_32F, *order, ksize=3)
-        distance += (np.abs(a - b) / (np.abs(a) + np.abs(b) + noise)).mean(axis=-1) / 2
-    return distance
+        sizes = (
+            cv2.absdiff(a, np.zeros_like(a)) + cv2.absdiff(b, np.zeros_like(b)) + np.float32(GRADIENT_NOISE)
+        )
+        total += cv2.divide(cv2.absdiff(a, b), sizes)
+    return np.asarray(cv2.transform(total, np.full((1, 3), 1 / 6, np.float32)), np.float32)
+
+
+def _mean_over_scales(distances: Sequence[Floats], region_HW: Region | None) -> float:
+    shown = np.ones(distances[0].shape) if region_HW is None else region_HW > 0
+    region = np.asarray(shown, np.float32)
+    means = []
+    for distance in distances:
+        mean = _mean_over(distance, np.asarray(region > 0.5))
+        if not np.isnan(mean):
+            means.append(mean)
+        region = _halved(region)
+    return float(np.mean(means)) if means else float("nan")
+
+
+def _halved(plane: Floats) -> Floats:
+    size = max(plane.shape[1] // 2, 1), max(plane.shape[0] // 2, 1)
+    return np.asarray(cv2.resize(plane, size, interpolation=cv2.INTER_AREA), np.float32)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,29 +189,36 @@ class LoopQuality:
     still_changed: float
 
 
-def loop_quality(frames: Iterable[Bytes], moving_HW: Region) -> LoopQuality:
-    """Measure a loop frame by frame, never holding more than three frames; at least two frames."""
+def loop_quality(
+    frames: Iterable[Bytes], moving_HW: Region, times: Iterable[int] | None = None
+) -> LoopQuality:
+    """Measure a loop frame by frame, never holding more than three frames; at least two frames.
+
+    `times`: which of the loop's frames these are (None: all), the first and the last among them; only
+    neighbours make a step.
+    """
     moving: NDArray[np.bool_] = moving_HW > 0
     still = ~moving
     first = last = None
+    before = 0
     steps: list[float] = []
     contrasts: list[float] = []
-    changed = np.zeros(moving.shape, np.int16)
+    changed = np.zeros(moving.shape, np.uint8)
     total, squares = np.zeros(moving.shape, np.float64), np.zeros(moving.shape, np.float64)
-    for frame in frames:
+    for time, frame in enumerate(frames) if times is None else zip(times, frames, strict=True):
         if first is None or last is None:
             first = frame
         else:
-            steps.append(_step(last, frame, moving))
-            difference = np.abs(frame.astype(np.int16) - first.astype(np.int16)).max(axis=-1)
-            changed = np.maximum(changed, difference)
-        luma = frame.astype(np.float32) @ LUMA
-        total += luma
-        squares += np.square(luma, dtype=np.float64)
+            if time == before + 1:
+                steps.append(_step(last, frame, moving))
+            np.maximum(changed, cv2.absdiff(frame, first).max(axis=-1), out=changed)
+        luma = _luma(frame)
+        cv2.accumulate(luma, total)
+        cv2.accumulateSquare(luma, squares)
         contrasts.append(_mean_over(_local_contrast(luma), moving))
-        last = frame
+        last, before = frame, time
     if first is None or last is None or not steps:
-        raise UsageError("a loop has at least two frames; got fewer")
+        raise UsageError("a loop has at least two neighbouring frames; got fewer")
     count = len(contrasts)
     deviation = np.sqrt(np.maximum(squares / count - (total / count) ** 2, 0.0))
     return LoopQuality(
@@ -182,7 +234,8 @@ def loop_quality(frames: Iterable[Bytes], moving_HW: Region) -> LoopQuality:
 
 
 def _step(one: Bytes, other: Bytes, moving: NDArray[np.bool_]) -> float:
-    return _zero_if_empty(_mean_over(cv2.absdiff(one, other).astype(np.float32).mean(axis=-1), moving))
+    means = cv2.mean(cv2.absdiff(one, other), moving.view(np.uint8))
+    return sum(means[:3]) / 3
 
 
 def _pulsing(contrasts: list[float]) -> float:
@@ -196,17 +249,26 @@ def _local_contrast(luma: Floats) -> Floats:
     return np.asarray(np.sqrt(np.maximum(square - mean * mean, 0.0)), np.float32)
 
 
+def _luma(frame_HW3: Bytes) -> Floats:
+    return np.asarray(cv2.cvtColor(frame_HW3.astype(np.float32), cv2.COLOR_RGB2GRAY), np.float32)
+
+
 def _window(plane: Floats) -> Floats:
     return np.asarray(cv2.GaussianBlur(plane, (11, 11), 1.5), np.float32)
 
 
 def _mean_over(values: NDArray[np.float32] | NDArray[np.float64], region: Region | None) -> float:
-    if region is None:
-        return float(values.mean(dtype=np.float64))
-    if region.shape != values.shape:
-        raise UsageError(f"the region must be {values.shape}, got {region.shape}; resize it to the picture")
-    counted = values[region > 0]
-    return float(counted.mean(dtype=np.float64)) if counted.size else float("nan")
+    mask = _mask(region, values.shape)
+    if mask is not None and cv2.countNonZero(mask) == 0:
+        return float("nan")
+    return float(cv2.mean(values, mask)[0])
+
+
+def _mask(region: Region | None, shape: tuple[int, ...]) -> Bytes | None:
+    """A region as OpenCV wants it."""
+    if region is not None and region.shape != shape:
+        raise UsageError(f"the region must be {shape}, got {region.shape}; resize it to the picture")
+    return None if region is None else np.ascontiguousarray(region > 0).view(np.uint8)
 
 
 def _zero_if_empty(value: float) -> float:

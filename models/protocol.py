@@ -8,10 +8,9 @@ frames, h, w of the motion grid; motion (2, H, W) in pixels per frame, (dx, dy),
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 
 import cv2
 import numpy as np
@@ -29,9 +28,7 @@ from models.metrics import (
     end_point_error,
     loop_quality,
     mask_iou,
-    perceptual_distance,
-    psnr,
-    ssim,
+    picture_quality,
 )
 from models.motion import MotionPrediction, predict_motion
 from models.motion_network import MotionNetwork
@@ -44,7 +41,6 @@ __all__ = [
     "Clip",
     "Row",
     "baseline_motion_rows",
-    "best_frames",
     "loop_rows",
     "motion_row",
     "predict_with_hints",
@@ -58,6 +54,10 @@ Row = dict[str, float]
 
 LATEST = 30  # frames after the photo up to which rendered frames are compared with real ones
 LOOP_FRAMES = 60
+# The frames of a loop that are looked at: what is shown of it, the seam, pairs of neighbours for the steps,
+# and enough in between to see its contrast pulse.
+SHOWN_TIMES = (0, 15, 30, 45)
+LOOP_TIMES = (0, 1, 8, 15, 16, 23, 30, 31, 38, 45, 46, 52, 58, 59)
 HINTS = 5
 HINT_SECONDS = 0.5
 MOTION_FPS = 30.0
@@ -108,10 +108,9 @@ def rendering_rows(clip: Clip, animator: Animator | None) -> dict[tuple[str, str
     if not compared or not clip.sample.moving_HW.any():
         return {}
     rows = {}
-    for method, drawn in _from_photo(clip, animator).items():
-        shown = list(islice(drawn, clip.times[compared[-1]] + 1))
-        pairs = [(shown[clip.times[number]], clip.frames[number]) for number in compared]
-        rows["rendering", method] = _picture_row(pairs, clip.moving_HW)
+    real = [clip.frames[number] for number in compared]
+    for method, drawn in _from_photo(clip, animator, [clip.times[number] for number in compared]).items():
+        rows["rendering", method] = _picture_row(list(zip(drawn, real, strict=True)), clip.moving_HW)
     inner = [number for number in compared if number < len(clip.frames) - 1]
     if inner:
         between = [_between(clip, number, animator) for number in inner]
@@ -121,27 +120,32 @@ def rendering_rows(clip: Clip, animator: Animator | None) -> dict[tuple[str, str
     return rows
 
 
-def _from_photo(clip: Clip, animator: Animator | None) -> dict[str, Iterator[Bytes]]:
-    """One period of 60 frames by the target motion, drawn as far as it is looked at.
+def _from_photo(clip: Clip, animator: Animator | None, times: list[int]) -> dict[str, list[Bytes]]:
+    """Frames of one period of 60 frames by the target motion, at `times`.
 
     Without what serves the eye and not the distance to a real frame: shorter periods, restored contrast.
     """
     config = LoopConfig(frames=LOOP_FRAMES, fps=MOTION_FPS, max_displacement=2.0, contrast=False)
-    return _loops(clip.photo_HW3, (clip.motion_2HW, clip.moving_HW), config, animator)
+    loops = _loops(clip.photo_HW3, (clip.motion_2HW, clip.moving_HW), config, animator, (0, *times))
+    return {method: list(frames)[1:] for method, frames in loops.items()}
 
 
 def _loops(
-    photo: Bytes, field: tuple[Floats, Floats], config: LoopConfig, animator: Animator | None
+    photo: Bytes,
+    field: tuple[Floats, Floats],
+    config: LoopConfig,
+    animator: Animator | None,
+    times: Collection[int],
 ) -> dict[str, Iterator[Bytes]]:
-    """Loops of a photo by every method, from its motion and moving mask."""
+    """Frames of a photo's loop by every method, from its motion and moving mask."""
     motion, moving = field
     loops = {
-        "still": iter([photo] * LOOP_FRAMES),
-        "cross_fade": cross_fade_loop(photo, motion, moving, LOOP_FRAMES),
-        "splat": render_loop(photo, motion, moving, config),
+        "still": iter([photo] * len(times)),
+        "cross_fade": cross_fade_loop(photo, motion, moving, LOOP_FRAMES, times),
+        "splat": render_loop(photo, motion, moving, config, times=times),
     }
     return loops | (
-        {} if animator is None else {"deep": render_loop(photo, motion, moving, config, animator)}
+        {} if animator is None else {"deep": render_loop(photo, motion, moving, config, animator, times)}
     )
 
 
@@ -179,11 +183,13 @@ def _deep_between(
 
 def _picture_row(pairs: list[tuple[Bytes, Bytes]], moving_HW: Floats) -> Row:
     """Means over the frames, for the whole picture and for its moving region."""
+    found = [picture_quality(*pair, [None, moving_HW]) for pair in pairs]
     row: Row = {}
-    for place, region in (("", None), ("_moving", moving_HW)):
-        row[f"psnr{place}"] = float(np.mean([min(psnr(*pair, region), EQUAL_PSNR) for pair in pairs]))
-        row[f"ssim{place}"] = float(np.mean([ssim(*pair, region) for pair in pairs]))
-        row[f"perceptual{place}"] = float(np.mean([perceptual_distance(*pair, region) for pair in pairs]))
+    for place, qualities in zip(("", "_moving"), zip(*found, strict=True), strict=True):
+        noise, similarity, distance = zip(*qualities, strict=True)
+        row[f"psnr{place}"] = float(np.mean(np.minimum(noise, EQUAL_PSNR)))
+        row[f"ssim{place}"] = float(np.mean(similarity))
+        row[f"perceptual{place}"] = float(np.mean(distance))
     return row
 
 
@@ -245,13 +251,19 @@ def target_arrows(clip: Clip) -> tuple[Arrow, ...]:
 
 def loop_rows(
     photo_HW3: Bytes, found: MotionPrediction, animator: Animator | None
-) -> dict[tuple[str, str], Row]:
-    """Still region, seam, vividness and pulsing of the loops that a prediction gives, by every method."""
+) -> tuple[dict[tuple[str, str], Row], tuple[Bytes, ...]]:
+    """Still region, seam, vividness and pulsing of the loops that a prediction gives, by every method.
+
+    Also four frames of the best renderer's loop: 0, N/4, N/2, 3N/4.
+    """
     rows = {}
     config = LoopConfig(frames=LOOP_FRAMES, fps=MOTION_FPS)
     field = found.motion_2HW, found.moving_HW
-    for method, frames in _loops(photo_HW3, field, config, animator).items():
-        quality = loop_quality(frames, found.moving_HW)
+    shown: list[Bytes] = []
+    for method, drawn in _loops(photo_HW3, field, config, animator, LOOP_TIMES).items():
+        frames = list(drawn)
+        shown = [frame for time, frame in zip(LOOP_TIMES, frames, strict=True) if time in SHOWN_TIMES]
+        quality = loop_quality(frames, found.moving_HW, LOOP_TIMES)
         rows["loop", method] = {
             "still_largest": float(quality.still_largest),
             "still_changed": quality.still_changed,
@@ -261,11 +273,4 @@ def loop_rows(
             "vividness": quality.vividness,
             "pulsing": quality.pulsing,
         }
-    return rows
-
-
-def best_frames(photo_HW3: Bytes, found: MotionPrediction, animator: Animator | None) -> tuple[Bytes, ...]:
-    """Four frames of the loop by the best renderer at hand: 0, N/4, N/2, 3N/4."""
-    config = LoopConfig(frames=LOOP_FRAMES, fps=MOTION_FPS)
-    frames = list(render_loop(photo_HW3, found.motion_2HW, found.moving_HW, config, animator))
-    return tuple(frames[number * LOOP_FRAMES // 4] for number in range(4))
+    return rows, tuple(shown)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -46,18 +46,21 @@ def render_loop(
     moving_HW: Floats,
     config: LoopConfig,
     animator: Animator | None = None,
+    times: Collection[int] | None = None,
 ) -> Iterator[Bytes]:
     """Yield `config.frames` frames (H, W, 3) uint8; the first is the photo.
 
     photo: (H, W, 3) uint8; motion: (2, H, W) pixels per output frame; moving: (H, W) in [0, 1], 0 = still;
-    animator: corrects the splatted colours, None leaves them. The result does not depend on the number of
-    threads. Raises UsageError for arrays that do not fit together.
+    animator: corrects the splatted colours, None leaves them; times: only these frames of the loop, in rising
+    order from 0. The result does not depend on the number of threads. Raises UsageError for arrays that do
+    not fit together.
     """
     _check_arrays(photo_HW3, motion_2HW, moving_HW)
+    wanted = range(config.frames) if times is None else times
     moving = np.ascontiguousarray(moving_HW, dtype=np.float32)
     if moving_box(moving) is None or config.speed == 0.0:
-        return (photo_HW3.copy() for _ in range(config.frames))
-    return _loop_frames(photo_HW3, motion_2HW, moving, config, animator)
+        return (photo_HW3.copy() for _ in wanted)
+    return _loop_frames(photo_HW3, motion_2HW, moving, config, animator, wanted)
 
 
 def _check_arrays(photo: Bytes, motion: Floats, moving: Floats) -> None:
@@ -73,13 +76,18 @@ def _check_arrays(photo: Bytes, motion: Floats, moving: Floats) -> None:
 
 
 def _loop_frames(
-    photo: Bytes, motion: Floats, moving: Floats, config: LoopConfig, animator: Animator | None
+    photo: Bytes,
+    motion: Floats,
+    moving: Floats,
+    config: LoopConfig,
+    animator: Animator | None,
+    times: Collection[int],
 ) -> Iterator[Bytes]:
     painter = _painter(photo, motion, moving, config, animator)
     del motion  # 200 MB at 24 megapixels, and the painter has what it needs of it
     box = painter.source.box
-    crops = _painted(painter, config.threads)
-    for crop in even_seam(crops, config.frames):
+    crops = _painted(painter, config.threads, times)
+    for crop in even_seam(crops, config.frames, times):
         frame = photo.copy()
         frame[box.slices] = crop
         yield frame
@@ -99,19 +107,23 @@ def _painter(
     return FramePainter(photo=photo, moving=moving, source=source, contrast=contrast, correction=correction)
 
 
-def _painted(painter: FramePainter, threads: int) -> Iterator[Bytes]:
-    """The moving crops of the whole loop; a period that was just painted is shown again, not painted."""
+def _painted(painter: FramePainter, threads: int, times: Collection[int]) -> Iterator[Bytes]:
+    """The moving crops of a loop's frames; a period that was just painted is shown again, not painted."""
     source = painter.source
     kept: list[Bytes] = []
+    start = 0
     with ThreadPoolExecutor(threads) as pool:
         for period in source.periods:
-            if len(kept) == period:
+            wanted = [time - start for time in times if start <= time < start + period]
+            start += period
+            if len(kept) == len(wanted) == period:
                 yield from kept
                 continue
             fits = period * source.box.height * source.box.width * 3 <= KEPT_BYTES
             keep = fits and len(source.periods) > 1
             kept = []
-            jobs = loop_displacements(source.motion_grid, period)
+            every = loop_displacements(source.motion_grid, period)
+            jobs = (job for time, job in enumerate(every) if time in wanted)
             for crop in _in_order(pool, painter.paint, jobs, threads):
                 if keep:
                     kept.append(crop)

@@ -5,7 +5,7 @@ larger by a percent is chance. Where it is the seam, the last frame is pulled to
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,18 +18,22 @@ Bytes = NDArray[np.uint8]
 Step = tuple[float, float]
 
 
-def even_seam(frames: Iterator[Bytes], count: int) -> Iterator[Bytes]:
-    """Pass `count` frames on, the last one adjusted so that the loop closes without its largest step."""
+def even_seam(frames: Iterator[Bytes], count: int, times: Iterable[int] | None = None) -> Iterator[Bytes]:
+    """Pass a loop's frames on, the last one adjusted so that the loop closes without its largest step.
+
+    `times`: which of the loop's `count` frames come (None: all); only steps between neighbours count.
+    """
     first = previous = None
+    before = 0
     largest: Step = (0.0, 0.0)
-    for index, frame in enumerate(frames):
+    for time, frame in zip(range(count) if times is None else times, frames, strict=True):
         if first is None or previous is None:
             first = frame
-        elif index == count - 1:
+        elif time == count - 1:
             frame = _pulled(frame, first, previous, largest)
-        else:
+        elif time == before + 1:
             largest = _larger(largest, step_size(previous, frame))
-        previous = frame
+        previous, before = frame, time
         yield frame
 
 

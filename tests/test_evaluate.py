@@ -17,7 +17,7 @@ from models.bootstrap import estimate_mean, estimate_ratio
 from models.checkpoint import save_checkpoint
 from models.configs import debug
 from models.euler import displacement_after
-from models.evaluate import Evaluation, EvaluationConfig, evaluate
+from models.evaluate import Evaluation, EvaluationConfig, evaluate, read_groups
 from models.metrics import psnr
 from models.motion import MotionPrediction
 from models.motion_network import MotionNetwork
@@ -53,7 +53,9 @@ def evaluation(weights: str, tmp_path_factory: pytest.TempPathFactory) -> Evalua
     damaged[first_jpeg : first_jpeg + 64] = bytes(64)
     write_bytes(place, bytes(damaged))
     seen: list[Progress] = []
-    config = EvaluationConfig(examples=2, loops=3, groups={"drawn_0.mp4": "pond", "drawn_2.mp4": "pond"})
+    groups = f"{data}/groups.tsv"
+    write_bytes(groups, b"file\tsource\nval/drawn_0.mp4\tpond\nval/drawn_2.mp4\tpond\n")
+    config = EvaluationConfig(examples=2, loops=3, groups=groups)
     found = evaluate(data, weights, config, on_progress=seen.append)
     assert [each.done for each in seen] == [1, 2, 3, 4, 5, 6]
     return found
@@ -83,6 +85,28 @@ def test_result_is_json_and_says_what_was_judged(evaluation: Evaluation) -> None
     )
     assert plain["ratios"]["automatic"]["zero"]["samples"] == 5
     assert {"moving IoU", "angular error", "end-point error / zero motion"} <= set(evaluation.headline())
+
+
+def test_every_clip_and_source_keeps_its_figures(evaluation: Evaluation) -> None:
+    plain = json.loads(json.dumps(evaluation.as_json(), allow_nan=False))
+    assert len(plain["clips"]) == 5 and {clip["source"] for clip in plain["clips"]} == {"pond", "drawn_1.mp4"}
+    for source, parts in plain["by_source"].items():
+        own = [
+            clip["rows"]["motion"]["automatic"]["iou"] for clip in plain["clips"] if clip["source"] == source
+        ]
+        assert parts["motion"]["automatic"]["iou"] == pytest.approx(np.mean(own))
+    means = [parts["motion"]["zero"]["end_point_error"] for parts in plain["by_source"].values()]
+    assert plain["tables"]["motion"]["zero"]["end_point_error"]["mean"] == pytest.approx(np.mean(means))
+
+
+def test_groups_are_read_from_any_table(tmp_path: Path) -> None:
+    (tmp_path / "groups.csv").write_text("source,file\none,a.mp4\none,b.mp4\n")
+    (tmp_path / "groups.json").write_text('{"folder/a.mp4": "one"}')
+    assert read_groups(str(tmp_path / "groups.csv")) == {"a.mp4": "one", "b.mp4": "one"}
+    assert read_groups(str(tmp_path / "groups.json")) == {"a.mp4": "one"}
+    (tmp_path / "other.csv").write_text("name,source\na.mp4,one\n")
+    with pytest.raises(UsageError, match="columns file and source"):
+        read_groups(str(tmp_path / "other.csv"))
 
 
 def test_examples_carry_pictures(evaluation: Evaluation) -> None:
@@ -138,7 +162,8 @@ def test_rendering_with_the_true_motion_beats_a_still_picture(clip: Clip) -> Non
 def test_loops_keep_the_still_region_and_a_still_picture_has_no_life(clip: Clip) -> None:
     found = MotionPrediction(clip.motion_2HW * (clip.moving_HW > 0), clip.moving_HW, 1.0, False)
     animator = Animator(AnimatorConfig(features=4, width=8, blocks=1)).eval()
-    rows = loop_rows(clip.photo_HW3, found, animator)
+    rows, shown = loop_rows(clip.photo_HW3, found, animator)
+    assert len(shown) == 4 and np.array_equal(shown[0], clip.photo_HW3)
     assert {method for _, method in rows} == {"still", "cross_fade", "splat", "deep"}
     assert all(row["still_largest"] == 0 and row["still_changed"] == 0 for row in rows.values())
     assert rows["loop", "still"]["vividness"] == 0 and rows["loop", "still"]["seam_ssim"] == 1
