@@ -1,8 +1,10 @@
 """Training the animator: three frames of a clip, the middle one to be rendered from the outer two.
 
 The start frame comes from the first third of a clip, the end frame from the last, the middle one from
-between; the clip's mean motion carries both to the middle. Fine-tuning replaces the target motion of some
-examples by what a motion network predicts for the start frame, which is what the animator meets in use.
+between; the clip's mean motion carries both to the middle. In use the animator meets less: one photo is both
+the start and, a period later, the end, and the motion is a network's guess. So a share of the examples has
+the start frame at both ends of a loop, and fine-tuning replaces some target motion by what a motion network
+predicts for the start frame.
 
 Dimension letters: B batch, H and W rows and columns, 2 = (dx, dy) in pixels per frame at 30 fps, 3 = RGB.
 """
@@ -31,10 +33,12 @@ from storage.samples import Sample
 if TYPE_CHECKING:
     from models.configs import TrainConfig
 
-__all__ = ["AnimatorRecipe", "CropConfig", "frame_times", "pick_frames"]
+__all__ = ["AnimatorRecipe", "CropConfig", "frame_times", "pick_frames", "pick_from_photo"]
 
 MOTION_FPS = 30.0
 CROP_TRIES = 8
+PERIOD = 60  # frames after which a photo's loop is the photo again, where a photo is both ends
+LATEST = 30  # a real frame later than this has little to do with what the photo shows
 WHOLE_HW = (192, 320)  # what the motion network sees when predicted motion is trained on
 
 Window = tuple[float, float, float, float]  # left, top, right, bottom in pixels
@@ -46,13 +50,14 @@ class CropConfig:
 
     Windows are `size_HW` large after scaling by `smallest_scale` … 1 of the frames' resolution. `predicted`
     is the share of examples whose motion comes from the motion network at `motion_checkpoint` (empty: the
-    default weights) instead of the clip.
+    default weights) instead of the clip; `from_photo` that of examples with one frame at both ends of a loop.
     """
 
     size_HW: tuple[int, int] = (160, 160)
     smallest_scale: float = 0.6
     mirror: float = 0.5
     predicted: float = 0.0
+    from_photo: float = 0.0
     motion_checkpoint: str = ""
 
     def __post_init__(self) -> None:
@@ -61,7 +66,7 @@ class CropConfig:
             raise UsageError(f"size_HW must be two multiples of 4, at least 16, got {self.size_HW}")
         if not 0.0 < self.smallest_scale <= 1.0:
             raise UsageError(f"smallest_scale must be above 0 and at most 1, got {self.smallest_scale}")
-        for name in ("mirror", "predicted"):
+        for name in ("mirror", "predicted", "from_photo"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise UsageError(f"{name} must be a share in 0…1, got {getattr(self, name)}")
 
@@ -83,7 +88,10 @@ class AnimatorRecipe:
         scale = float(np.exp(rng.uniform(np.log(crop.smallest_scale), 0.0)))
         windows = [_random_window(sample, crop.size_HW, scale, rng) for _ in range(CROP_TRIES)]
         window = max(windows, key=lambda each: _moving_share(sample, each))
-        return self._cut(sample, picked, window, mirrored=rng.random() < crop.mirror)
+        mirrored = rng.random() < crop.mirror
+        if rng.random() < crop.from_photo:
+            picked = pick_from_photo(frame_times(sample), rng)
+        return self._cut(sample, picked, window, mirrored=mirrored)
 
     def validation_example(self, sample: Sample) -> Example:
         """First, middle and last frame, in the best of some windows that are always the same."""
@@ -106,9 +114,12 @@ class AnimatorRecipe:
     ) -> tuple[dict[str, Tensor], Tensor | None]:
         motion = batch["motion_B2HW"]
         if network.training and self.config.augment.predicted > 0:
-            chosen = torch.rand(len(motion)) < self.config.augment.predicted
-            predicted = self._predict_motion(batch)
-            motion = torch.where(chosen.to(motion.device).view(-1, 1, 1, 1), predicted, motion)
+            chosen = (
+                (torch.rand(len(motion)) < self.config.augment.predicted).nonzero()[:, 0].to(motion.device)
+            )
+            if len(chosen) > 0:
+                some = {name: values[chosen] for name, values in batch.items()}
+                motion = motion.index_copy(0, chosen, self._predict_motion(some).to(motion.dtype))
         frame, losses = _render(network, {**batch, "motion_B2HW": motion}, self.config, adversary)
         return losses, None if adversary is None else frame
 
@@ -147,6 +158,8 @@ class AnimatorRecipe:
         planes = np.stack([*motion, _moving_at(sample, (height, width))], -1)
         cut = _cut_out(planes, window, size_HW)
         times = np.array(frame_times(sample))[list(picked)]
+        if picked[2] == picked[0]:
+            times[2] = times[0] + PERIOD
         example: Example = {
             "motion_B2HW": np.moveaxis(cut[..., :2], -1, 0) * np.float32(zoom),
             "moving_B1HW": np.clip(cut[None, ..., 2], 0, 1),
@@ -190,6 +203,15 @@ def pick_frames(count: int, rng: np.random.Generator) -> tuple[int, int, int]:
     start = int(rng.integers(0, max(count // 3, 1)))
     end = int(rng.integers(count - max(count // 3, 1), count))
     return start, int(rng.integers(start + 1, end)), end
+
+
+def pick_from_photo(times: list[int], rng: np.random.Generator) -> tuple[int, int, int]:
+    """A start, a later frame that is still near it, and the start again as the end of its loop."""
+    if len(times) < 2:
+        raise FormatError(f"the animator learns from samples of 2 frames or more, got {len(times)}")
+    start = int(rng.integers(0, len(times) - 1))
+    near = [number for number in range(start + 1, len(times)) if times[number] - times[start] <= LATEST]
+    return start, near[int(rng.integers(len(near)))] if near else start + 1, start
 
 
 def frame_times(sample: Sample) -> list[int]:

@@ -82,9 +82,12 @@ def displacement_after(motion_2HW: Floats, frames: int) -> Floats:
 def integrate_motion_torch(motion_B2HW: Tensor, frames_B: Tensor) -> Tensor:
     """F(0→frames) for a batch, each sample with its own signed number of frames: (B, 2, H, W) float32.
 
-    Differentiable in the motion.
+    Differentiable in the motion; where nobody asks for its gradient, CPUs take the compiled loop.
     """
     motion = motion_B2HW.float()
+    if motion.device.type == "cpu" and not motion.requires_grad:
+        fields = zip(motion.numpy(), frames_B.tolist(), strict=True)
+        return motion.new_tensor(np.stack([displacement_after(field, int(count)) for field, count in fields]))
     frames = frames_B.to(device=motion.device)
     signed = motion * frames.sign().view(-1, 1, 1, 1).to(motion.dtype)
     steps = frames.abs()

@@ -2,7 +2,8 @@
 
 L1 + perceptual distance + optional hinge GAN with a patch discriminator. The perceptual distance compares
 VGG-16 features where torchvision's weights lie in torch's local cache (nothing is ever downloaded here),
-else gradients and structure at several scales. Legend: B batch, H, W rows and columns; pictures in [0, 1].
+else gradients and structure at several scales. The texture term weighs gradients against their own size, so
+that blur costs as much as wrong detail does. Legend: B batch, H, W rows and columns; pictures in [0, 1].
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ __all__ = [
     "multi_scale_distance",
     "perceptual_loss",
     "structure_distance",
+    "texture_distance",
     "vgg_distance",
     "vgg_weights_path",
 ]
@@ -38,6 +40,7 @@ VGG_FILE = "vgg16-397923af.pth"
 # After these layers of torchvision's VGG-16 (relu1_2, relu2_2, relu3_3) features are compared.
 VGG_LAYERS = (3, 8, 15)
 LUMA = (0.299, 0.587, 0.114)
+TEXTURE_NOISE = 2 / 255  # gradients below this are noise, whose pattern need not be met
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,13 +49,14 @@ class ImageLossConfig:
 
     l1: float = 1.0
     perceptual: float = 0.2
+    texture: float = 0.0
     adversarial: float = 0.0
     distance: str = "auto"
 
     def __post_init__(self) -> None:
         if self.distance not in PERCEPTUAL:
             raise UsageError(f"distance must be one of {', '.join(PERCEPTUAL)}, got {self.distance!r}")
-        for name in ("l1", "perceptual", "adversarial"):
+        for name in ("l1", "perceptual", "texture", "adversarial"):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} must be zero or more, got {getattr(self, name)}")
 
@@ -73,8 +77,8 @@ def animator_training_step(  # noqa: PLR0913 - three pictures with their moments
     """Render the middle frame from start and end, and compare: the prediction (B, 3, H, W) and its losses.
 
     motion: (B, 2, H, W) in pixels per frame at the pictures' size; moving: (B, 1, H, W) in [0, 1];
-    t_start < t_mid < t_end: whole frame numbers (B,). Losses are scalars: l1, perceptual, adversarial when
-    asked for, and loss, their weighted sum. Only the moving region counts.
+    t_start < t_mid < t_end: whole frame numbers (B,). Losses are scalars: l1, perceptual, texture and
+    adversarial when asked for, and loss, their weighted sum. Only the moving region counts.
     """
     config = config or ImageLossConfig()
     times = [moment.to(start_B3HW.device).round().long() for moment in (t_start, t_mid, t_end)]
@@ -85,6 +89,9 @@ def animator_training_step(  # noqa: PLR0913 - three pictures with their moments
     losses = {"l1": masked_l1(prediction, middle_B3HW, moving_B1HW)}
     losses["perceptual"] = perceptual_loss(prediction, middle_B3HW, moving_B1HW, config.distance)
     loss = config.l1 * losses["l1"] + config.perceptual * losses["perceptual"]
+    if config.texture > 0:
+        losses["texture"] = texture_distance(prediction, middle_B3HW, moving_B1HW)
+        loss = loss + config.texture * losses["texture"]
     if discriminator is not None and config.adversarial > 0:
         losses["adversarial"] = adversarial_loss(discriminator, prediction)
         loss = loss + config.adversarial * losses["adversarial"]
@@ -119,6 +126,24 @@ def multi_scale_distance(prediction: Tensor, target: Tensor, moving: Tensor, sca
             region = moving.narrow(axis, 1, moving.shape[axis] - 1)
             difference = (gradients[0] - gradients[1]).abs().mean(dim=1, keepdim=True)
             total = total + (difference * region).sum() / weight
+        if min(prediction.shape[-2:]) < 8:
+            break
+        prediction, target, moving = (functional.avg_pool2d(each, 2) for each in (prediction, target, moving))
+    return total / scales
+
+
+def texture_distance(prediction: Tensor, target: Tensor, moving: Tensor, scales: int = 3) -> Tensor:
+    """Mean |∇a − ∇b| / (|∇a| + |∇b| + noise) over several halvings: a flat patch costs most, 1.
+
+    The differentiable twin of models.metrics.perceptual_distance, on first differences.
+    """
+    total = prediction.new_zeros(())
+    for _ in range(scales):
+        for axis in (-1, -2):
+            one, other = (torch.diff(each.float(), dim=axis) for each in (prediction, target))
+            region = moving.narrow(axis, 1, moving.shape[axis] - 1)
+            share = (one - other).abs() / (one.abs() + other.abs() + TEXTURE_NOISE)
+            total = total + (share.mean(dim=1, keepdim=True) * region).sum() / region.sum().clamp(min=1.0) / 2
         if min(prediction.shape[-2:]) < 8:
             break
         prediction, target, moving = (functional.avg_pool2d(each, 2) for each in (prediction, target, moving))
