@@ -14,9 +14,10 @@ from typing import Any
 
 from flows.page import link_to, picture_uri, render_page
 from models.colour_wheel import colour_wheel
+from storage.digest import digest_json
 from storage.errors import UsageError
-from storage.manifest import read_rows
-from storage.objects import exists, join_url, write_bytes
+from storage.manifest import count_statuses, read_rows
+from storage.objects import digest_object, exists, join_url, read_bytes, write_bytes
 from storage.reasons import Status
 
 __all__ = ["GalleryConfig", "GallerySummary", "gallery_items", "publish_gallery"]
@@ -39,7 +40,10 @@ GENTLE, SWIFT = 0.02, 0.08
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GalleryConfig:
-    """How the page looks: its heading, and how many photos it holds at most, the newest."""
+    """How the page looks.
+
+    `title`: its heading. `max_items`: how many photos it holds at most, the newest.
+    """
 
     title: str = "Living pictures"
     max_items: int = 20_000
@@ -53,21 +57,32 @@ class GalleryConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GallerySummary:
-    """Where the page is, how many photos the ledger has by status, and how many the page shows."""
+    """Where the page is, photos in the ledger by status, how many it shows, whether it was written now."""
 
     page_url: str
     counts: dict[str, int]
     shown: int
+    changed: bool = True
 
 
-def publish_gallery(url: str, config: GalleryConfig | None = None) -> GallerySummary:
-    """Write index.html into a folder of loops. Raises UsageError where `animate` has not been."""
+def publish_gallery(
+    url: str, config: GalleryConfig | None = None, *, only_changed: bool = False
+) -> GallerySummary:
+    """Write index.html into a folder of loops; `only_changed` leaves a page alone that would be the same.
+
+    Raises UsageError where `animate` has not been.
+    """
     config = config or GalleryConfig()
     ledger = join_url(url, LEDGER)
     if not exists(ledger):
         raise UsageError(
             f"no ledger at {ledger}; give the folder that `stillstream animate` wrote with --out"
         )
+    page_url = join_url(url, PAGE)
+    made_from = {"ledger": digest_object(ledger), "config": config, "version": version("stillstream")}
+    inputs = digest_json(made_from)
+    if only_changed and exists(page_url) and inputs.encode() in read_bytes(page_url):
+        return _unchanged(page_url, ledger, config)
     counts = {status.value: 0 for status in Status}
     newest = heapq.nlargest(
         config.max_items,
@@ -83,11 +98,19 @@ def publish_gallery(url: str, config: GalleryConfig | None = None) -> GallerySum
             "wheel": picture_uri(colour_wheel(168)),
             "version": version("stillstream"),
             "made_on": datetime.datetime.now(datetime.UTC).date().isoformat(),
+            "inputs": inputs,
         },
     )
-    page_url = join_url(url, PAGE)
     write_bytes(page_url, page)
     return GallerySummary(page_url=page_url, counts=counts, shown=len(newest))
+
+
+def _unchanged(page_url: str, ledger: str, config: GalleryConfig) -> GallerySummary:
+    counted = count_statuses(read_rows(ledger, columns=["status"]))
+    counts = {status.value: getattr(counted, status.value) for status in Status}
+    return GallerySummary(
+        page_url=page_url, counts=counts, shown=min(counted.attempted, config.max_items), changed=False
+    )
 
 
 def _counted(items: Iterable[dict[str, Any]], counts: dict[str, int]) -> Iterator[dict[str, Any]]:

@@ -244,11 +244,11 @@ def _animation_outcome(summary: "AnimationSummary") -> Outcome:
     )
 
 
-def publish_gallery(url: str, settings: "Settings") -> Outcome:
-    """Write the gallery page beside the loops."""
+def publish_gallery(url: str, settings: "Settings", *, only_changed: bool = False) -> Outcome:
+    """Write the gallery page beside the loops, or only if it would change."""
     from flows import gallery
 
-    summary = gallery.publish_gallery(url, settings.gallery)
+    summary = gallery.publish_gallery(url, settings.gallery, only_changed=only_changed)
     return Outcome(
         title="Gallery",
         rows={"page": summary.page_url, "photos": summary.counts},

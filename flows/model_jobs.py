@@ -5,35 +5,41 @@ Every decision, a refusal too, is written into the registry's history with its r
 
 import dataclasses
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 from flows.jobs import Outcome
 from storage.digest import digest_json
 from storage.errors import UsageError
 from storage.model_registry import Event, EventKind, ModelRegistry, Version, pin_weights
-from storage.objects import exists, join_url, read_bytes
+from storage.objects import digest_object, exists, join_url, read_bytes
 from storage.progress import OnProgress, Progress
 
 if TYPE_CHECKING:
     from flows.settings import Settings
     from models.evaluate import EvaluationConfig
-    from models.promotion import JudgedClip, Verdict
+    from models.evaluation import ClipFigures
+    from models.promotion import Verdict
 
 __all__ = ["add_model", "list_models", "promote_model", "roll_back_model"]
 
 EVALUATION_FILE = "evaluation.json"
 
 
-def add_model(registry_url: str, checkpoint: str) -> Outcome:
-    """Register a checkpoint as a candidate; founds the registry where there is none yet."""
+def add_model(registry_url: str, checkpoint: str | None) -> Outcome:
+    """Register a checkpoint as a candidate; founds the registry where there is none yet (None: only that)."""
     from models.candidate import add_candidate, open_registry
 
     registry = open_registry(registry_url)
-    version = add_candidate(registry, str(pin_weights(checkpoint).checkpoint))
+    if checkpoint is None:
+        version = registry.version(str(registry.current()))
+    else:
+        version = add_candidate(registry, str(pin_weights(checkpoint).checkpoint))
+    state = registry.states()[version.name]
     return Outcome(
-        title="Candidate",
-        rows={**_version_rows(version), "next": f"stillstream models promote {version.name} …"},
-        summary={"registry": registry_url, "version": version.name, **_plain(version)},
+        title="Model",
+        rows={**_version_rows(version), "state": state},
+        summary={"registry": registry_url, "version": version.name, "state": state, **_plain(version)},
     )
 
 
@@ -115,13 +121,18 @@ def _judge(
     data: str | None,
     how: tuple["Settings", OnProgress | None],
 ) -> "Verdict":
-    from models.promotion import judge
+    from models.dataset import read_index, split_urls
+    from models.promotion import judge, too_few
 
     settings, on_progress = how
     gate = settings.promotion
     data = data or gate.data
     if not data:
         raise UsageError("what shall it be judged on? name a dataset by --data, or data in [promotion]")
+    index = read_index(split_urls(data))
+    index = index.with_split(gate.split) if gate.split else index
+    if refused := too_few(len(set(index.source_N.tolist())), gate):
+        return refused
     # Loops are the slow part and say nothing that a figure of the gate needs; one shows what is to come.
     config = dataclasses.replace(
         settings.evaluate,
@@ -143,7 +154,7 @@ def _evaluated(
     data: str,
     config: "EvaluationConfig",
     on_progress: OnProgress | None,
-) -> "list[JudgedClip]":
+) -> "list[ClipFigures]":
     """The clips' figures for a version; what is in the registry for the same clips is not measured again."""
     from flows.evaluation_page import publish_evaluation
     from models.dataset import split_urls
@@ -154,6 +165,7 @@ def _evaluated(
         {
             "data": [describe_dataset(url)["digest"] for url in split_urls(data)],
             "config": config,
+            "groups": digest_object(config.groups) if config.groups else None,
             "code": code_version()["models_digest"],
         }
     )[:12]
@@ -161,15 +173,20 @@ def _evaluated(
     if not exists(join_url(place, EVALUATION_FILE)):
         evaluation = evaluate(data, registry.version_url(version.name), config, on_progress=on_progress)
         publish_evaluation(evaluation, place)
-    return _judged_clips(json.loads(read_bytes(join_url(place, EVALUATION_FILE))))
+    return _clips(json.loads(read_bytes(join_url(place, EVALUATION_FILE))))
 
 
-def _judged_clips(evaluation: dict[str, Any]) -> "list[JudgedClip]":
-    from models.promotion import JudgedClip
+def _clips(evaluation: dict[str, Any]) -> "list[ClipFigures]":
+    """Every clip's figures from evaluation.json, where no number is null."""
+    from models.evaluation import ClipFigures
 
-    return [
-        JudgedClip(key=clip["key"], source=clip["source"], rows=clip["rows"]) for clip in evaluation["clips"]
-    ]
+    return [ClipFigures(**{**clip, "rows": _numbers(clip["rows"])}) for clip in evaluation["clips"]]
+
+
+def _numbers(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _numbers(each) for name, each in value.items()}
+    return math.nan if value is None else value
 
 
 def _is_known(registry: ModelRegistry, kind: EventKind, name: str, details: dict[str, Any]) -> bool:

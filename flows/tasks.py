@@ -153,11 +153,11 @@ def animate_photos_task(
 
 @task(name="Publish gallery", **RETRIES)
 def publish_gallery_task(url: str, settings: Settings) -> Outcome:
-    """Write the gallery page beside the loops."""
-    outcome = jobs.publish_gallery(url, settings)
+    """Write the gallery page beside the loops, if it would change."""
+    outcome = jobs.publish_gallery(url, settings, only_changed=True)
     leave_artifacts(outcome, "gallery", links={"gallery": str(outcome.summary["page_url"])})
     leave_sheet(sheet_of_loops(url), "gallery", "The newest loops' photos")
-    return outcome
+    return outcome if outcome.summary["changed"] else _unchanged(outcome)
 
 
 def _whole(outcome: Outcome) -> Outcome:

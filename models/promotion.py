@@ -10,8 +10,9 @@ what makes clips easy or hard, and clips of one video are no independent witness
                it only differs between animators
 
 A candidate is promoted when the whole interval of one score's difference lies below zero (less is better) and
-no figure's whole interval lies above: the scores, their parts, the direction with hints, and the PSNR of what
-moves. Equal weights differ by nothing, so they are neither better nor worse.
+no figure's whole interval lies above what may be lost: the scores, their parts, the direction with hints, and
+the PSNR of what moves. Some loss is allowed, for with many sources even the least difference is a sure one.
+Equal weights differ by nothing, so they are neither better nor worse.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from typing import Any
 import numpy as np
 
 from models.bootstrap import Estimate, estimate_mean
-from models.protocol import HINTS, Row
+from models.evaluation import HINTED, ClipFigures
+from models.protocol import HINTS
 from storage.errors import UsageError
 
-__all__ = ["Comparison", "JudgedClip", "PromotionConfig", "Verdict", "clip_figures", "judge"]
+__all__ = ["Comparison", "PromotionConfig", "Verdict", "clip_figures", "judge", "too_few"]
 
 SCORES = ("motion", "rendering")
 LARGEST_RATIO = 3.0  # of errors: a clip that hardly moves must not outweigh all others
@@ -39,28 +41,23 @@ class PromotionConfig:
 
     `data`: datasets to judge on, separated by commas (empty: the one that the caller names, or that was
     trained on). `split`: the samples of it (empty: all). `limit`: at most so many, the sources in turn (0:
-    all). `least_sources`: an interval over fewer says nothing, and the candidate is refused.
+    all). `least_sources`: an interval over fewer says nothing, and the candidate is refused. `tolerance`: the
+    share of a current figure that may be lost.
     """
 
     data: str = ""
     split: str = "val"
     limit: int = 0
     least_sources: int = 8
+    tolerance: float = 0.02
 
     def __post_init__(self) -> None:
         if self.limit < 0:
             raise UsageError(f"limit must be at least 0, got {self.limit}")
         if self.least_sources < 2:
             raise UsageError(f"least_sources must be at least 2, got {self.least_sources}")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class JudgedClip:
-    """What was measured of one clip: part → method → measure → value."""
-
-    key: str
-    source: str
-    rows: Mapping[str, Mapping[str, Row]]
+        if not 0 <= self.tolerance < 1:
+            raise UsageError(f"tolerance must be at least 0 and below 1, got {self.tolerance}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,9 +72,8 @@ class Comparison:
     def is_better(self) -> bool:
         return self.difference.high < 0
 
-    @property
-    def is_worse(self) -> bool:
-        return self.difference.low > 0
+    def is_worse(self, tolerance: float) -> bool:
+        return self.difference.low > tolerance * abs(self.current)
 
     def __str__(self) -> str:
         return f"{self.candidate:.3g} against {self.current:.3g}, difference {self.difference}"
@@ -113,7 +109,7 @@ class Verdict:
 
 
 def judge(
-    candidate: Sequence[JudgedClip], current: Sequence[JudgedClip], config: PromotionConfig | None = None
+    candidate: Sequence[ClipFigures], current: Sequence[ClipFigures], config: PromotionConfig | None = None
 ) -> Verdict:
     """Compare two evaluations on the clips that both have. Raises UsageError when they share none."""
     config = config or PromotionConfig()
@@ -122,12 +118,22 @@ def judge(
     if not pairs:
         raise UsageError("the two evaluations share no clip; evaluate both on the same data")
     sources = [clip.source for clip, _ in pairs]
+    if refused := too_few(len(set(sources)), config):
+        return refused
     figures = _compare(pairs, sources)
-    promoted, why = _decide(figures, len(set(sources)), config)
+    promoted, why = _decide(figures, config.tolerance)
     return Verdict(promoted=promoted, why=why, figures=figures, clips=len(pairs), sources=len(set(sources)))
 
 
-def clip_figures(clip: JudgedClip) -> dict[str, float]:
+def too_few(sources: int, config: PromotionConfig) -> Verdict | None:
+    """The refusal where there are too few sources to judge anything on; None where there are enough."""
+    if sources >= config.least_sources:
+        return None
+    why = f"{sources} sources are too few to tell; at least {config.least_sources} are needed"
+    return Verdict(promoted=False, why=why, figures={}, clips=0, sources=sources)
+
+
+def clip_figures(clip: ClipFigures) -> dict[str, float]:
     """The figures that count, less being better; those of rendering only where the animator was measured."""
     motion = clip.rows["motion"]
     found, still = motion["automatic"], motion["zero"]
@@ -139,14 +145,14 @@ def clip_figures(clip: JudgedClip) -> dict[str, float]:
         "end-point error": ratio,
         "angular error": angle,
         "moving IoU missed": 1 - found["iou"],
-        f"angular error, {HINTS} hints": motion[f"hints_{HINTS}"]["angular_error"],
+        f"angular error, {HINTS} hints": motion[HINTED]["angular_error"],
     }
     if drawn := clip.rows.get("rendering", {}).get("deep"):
         figures |= {"rendering": drawn["perceptual_moving"], "PSNR lost": -drawn["psnr_moving"]}
     return figures
 
 
-def _compare(pairs: list[tuple[JudgedClip, JudgedClip]], sources: list[str]) -> dict[str, Comparison]:
+def _compare(pairs: list[tuple[ClipFigures, ClipFigures]], sources: list[str]) -> dict[str, Comparison]:
     figures = [(clip_figures(mine), clip_figures(other)) for mine, other in pairs]
     # A clip may lack what others have; a figure that only one side measured tells nothing.
     names = dict.fromkeys(name for mine, other in figures for name in mine if name in other)
@@ -163,11 +169,9 @@ def _compare(pairs: list[tuple[JudgedClip, JudgedClip]], sources: list[str]) -> 
     return compared
 
 
-def _decide(figures: Mapping[str, Comparison], sources: int, config: PromotionConfig) -> tuple[bool, str]:
+def _decide(figures: Mapping[str, Comparison], tolerance: float) -> tuple[bool, str]:
     scores = {name: figures[name] for name in SCORES if name in figures}
-    if sources < config.least_sources:
-        return False, f"{sources} sources are too few to tell; at least {config.least_sources} are needed"
-    if worse := {name: each for name, each in figures.items() if each.is_worse}:
+    if worse := {name: each for name, each in figures.items() if each.is_worse(tolerance)}:
         return False, f"worse for sure: {_listed(worse)}"
     if better := {name: each for name, each in scores.items() if each.is_better}:
         return True, f"better for sure, and worse in nothing: {_listed(better)}"

@@ -260,3 +260,21 @@ def test_thousands_of_photos_keep_the_document_small(tmp_path: Path, session: An
             "return [...document.querySelectorAll('.card .name')].map(n => n.textContent)"
         )
         assert len(set(names)) == len(names)
+
+
+def test_a_page_that_would_be_the_same_is_left_alone(tmp_path: Path) -> None:
+    def publish(title: str = "Waters") -> tuple[bool, int]:
+        summary = publish_gallery(str(tmp_path), GalleryConfig(title=title), only_changed=True)
+        return summary.changed, summary.counts["ok"]
+
+    rows = [ledger_row(f"{number}.jpg") for number in range(3)]
+    write_rows(str(tmp_path / "ledger.parquet"), rows, LEDGER_SCHEMA)
+    assert publish() == (True, 3)
+    before = (tmp_path / "index.html").stat().st_mtime_ns
+    assert publish() == (False, 3)
+    assert (tmp_path / "index.html").stat().st_mtime_ns == before
+    assert publish("Other waters") == (True, 3)
+    write_rows(str(tmp_path / "ledger.parquet"), [*rows, ledger_row("new.jpg")], LEDGER_SCHEMA)
+    assert publish("Other waters") == (True, 4)
+    (tmp_path / "index.html").unlink()
+    assert publish("Other waters") == (True, 4)
