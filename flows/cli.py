@@ -32,11 +32,13 @@ from flows.command_parts import (
 )
 from flows.console import error_line, quiet_libraries, stage_progress
 from storage.errors import StillstreamError, UsageError
+from storage.logs import FORMAT_VARIABLE
 
 __all__ = [
     "animate",
     "app",
     "check_config",
+    "choose_logs",
     "crawl",
     "dataset",
     "demo",
@@ -62,6 +64,26 @@ config_app = typer.Typer(help="Look at the settings.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 app.add_typer(models_app, name="models")
 app.add_typer(flows_app, name="flows")
+
+LOG_FORMAT = "--log-format"
+
+
+@app.callback()
+def choose_logs(
+    log_format: Annotated[
+        Literal["text", "json"] | None,
+        typer.Option(
+            LOG_FORMAT,
+            metavar="text|json",
+            help="Messages on standard error for people, or as one JSON object a line; before or after COMMAND.",
+            show_default="text",
+        ),
+    ] = None,
+) -> None:
+    """Turn photo libraries into living pictures: water, clouds and smoke move, all else stays still."""
+    if log_format is not None:
+        os.environ[FORMAT_VARIABLE] = log_format
+        quiet_libraries(verbose=_is_verbose())
 
 
 @app.command()
@@ -254,6 +276,14 @@ def evaluate(
     limit: Annotated[
         int | None, typer.Option(metavar="N", help="At most N clips, the sources in turn.")
     ] = None,
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Which source each file was cut from (csv, tsv, JSON: file, source).",
+            show_default="every file is a source",
+        ),
+    ] = None,
     config: ConfigFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -263,7 +293,7 @@ def evaluate(
     """
     from flows import jobs
 
-    settings = settings_of(config).override("evaluate", split=split, limit=limit)
+    settings = settings_of(config).override("evaluate", split=split, limit=limit, groups=groups)
     with stage_progress("evaluate", silent=as_json) as on_progress:
         outcome = jobs.evaluate_weights(data, checkpoint, out, settings, on_progress)
     finish(outcome, strict=False, as_json=as_json)
@@ -408,8 +438,7 @@ def check_config(config: ConfigFile = None) -> None:
 
 def main() -> None:
     """Entry point of the `stillstream` command."""
-    verbose = bool(os.environ.get("STILLSTREAM_VERBOSE"))
-    quiet_libraries(verbose=verbose)
+    quiet_libraries(verbose=_is_verbose())
     signal.signal(signal.SIGTERM, _terminate)
     sys.exit(run(sys.argv[1:]))
 
@@ -417,7 +446,7 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code. Errors of ours become one line; a bug keeps its traceback."""
     try:
-        code = app(list(arguments), prog_name="stillstream", standalone_mode=False)
+        code = app(_log_format_first(arguments), prog_name="stillstream", standalone_mode=False)
     except typer.TyperException as exc:
         error_line(f"{exc.format_message()} (see `{_help_command(arguments)}`)")
         return 2
@@ -436,6 +465,20 @@ def run(arguments: Sequence[str]) -> int:
     if code == INTERRUPTED:  # which is also what typer makes of Ctrl-C
         error_line("interrupted; what is finished is kept, the same command goes on from there")
     return code if isinstance(code, int) else 0
+
+
+def _is_verbose() -> bool:
+    return bool(os.environ.get("STILLSTREAM_VERBOSE"))
+
+
+def _log_format_first(arguments: Sequence[str]) -> list[str]:
+    """The option of all commands may stand anywhere; the parser wants it before the command."""
+    for place, argument in enumerate(arguments):
+        length = 2 if argument == LOG_FORMAT else 1 if argument.startswith(f"{LOG_FORMAT}=") else 0
+        if length:
+            end = place + length
+            return [*arguments[place:end], *arguments[:place], *arguments[end:]]
+    return list(arguments)
 
 
 def _terminate(number: int, frame: object) -> None:
