@@ -23,7 +23,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
@@ -127,17 +127,18 @@ class _Service(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         return beam_fn_api_pb2.StopWorkerResponse()
 
 
-def serve_pool(workers: Workers, host: str, port: int) -> None:
+def serve_pool(make_workers: Callable[[], Workers], host: str, port: int) -> None:
     """Answer runners until SIGTERM or SIGINT, then end every worker; OSError when the port is taken."""
     server = grpc.server(
         ThreadPoolExecutor(CALLS),
         options=[("grpc.so_reuseport", 0), ("grpc.http2.max_ping_strikes", 0)],
     )
-    beam_fn_api_pb2_grpc.add_BeamFnExternalWorkerPoolServicer_to_server(_Service(workers), server)
     try:
         bound = server.add_insecure_port(f"{host}:{port}")
     except RuntimeError as exc:
         raise OSError(f"cannot listen on {host}:{port}; is another pool running there?") from exc
+    workers = make_workers()
+    beam_fn_api_pb2_grpc.add_BeamFnExternalWorkerPoolServicer_to_server(_Service(workers), server)
     asked = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: asked.set())
@@ -153,17 +154,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", force=True)
     os.environ |= dict.fromkeys(PINNED, str(options.threads))
-    if options.spread:
-        from pipelines.worker_pool_front import Front
 
-        workers: Workers = Front(options.spread.split(","))
-    else:
-        workers = Pool()
+    def make_workers() -> Workers:
+        if options.spread:
+            from pipelines.worker_pool_front import Front
+
+            return Front(options.spread.split(","))
+        return Pool([module for module in options.preload.split(",") if module])
+
     try:
-        serve_pool(workers, options.host, options.port)
+        serve_pool(make_workers, options.host, options.port)
     except OSError as exc:
         logger.error("%s", exc)
-        workers.close()
         return 1
     return 0
 
@@ -173,6 +175,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=50000, help="port that runners ask for workers (50000)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     parser.add_argument("--threads", type=int, default=1, help="threads of native libraries per worker (1)")
+    parser.add_argument(
+        "--preload",
+        default=",".join(PRELOADED),
+        metavar="MODULE,…",
+        help="what the process that workers are forked from imports first (all pipelines)",
+    )
     parser.add_argument(
         "--spread", metavar="HOST:PORT,…", help="run no workers here but spread them over these pools"
     )
