@@ -28,7 +28,7 @@ LARGEST_GAIN = 2.0
 # The longer side over this is how far "local" reaches; texture coarser than that may still pulse.
 RADIUS_SHARE = 64
 # Rows of the energy grid that are measured at a time.
-PLAN_CELLS = 16
+PLAN_CELLS = 8
 LUMA: Floats = np.array([[0.299, 0.587, 0.114]], np.float32)
 
 

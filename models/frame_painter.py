@@ -4,7 +4,8 @@ A frame is painted in bands with a halo, so that its buffers stay small however 
 reads shared arrays and writes its own, so frames can be painted by many threads at once.
 """
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -73,21 +74,14 @@ class FramePainter:
         expected = (
             None if self.contrast is None else expected_energy(self.contrast, (forward, backward), alpha)
         )
-        for inner in _bands(box):
-            band = inner.grown(self._halo, box)
-            colour = self._band_colours(band, (forward, backward), alpha)
-            if self.correction is not None:
-                seen = inner.grown(self._contrast_halo, band)
-                self.correction.correct(
-                    colour, self.moving[band.slices], band, (forward, backward), alpha, seen
-                )
+        for inner, seen, colour in _overlapping(self._bands((forward, backward), alpha), self._halo, box):
             if self.contrast is not None and expected is not None:
                 # Last, since the deep animator plays safe and softens what it is not sure of.
                 window = self.source.offset
-                offset = band.top - box.top - window[0], band.left - box.left - window[1]
-                restore_contrast(colour, self.moving[band.slices], self.contrast, expected, offset)
+                offset = seen.top - box.top - window[0], seen.left - box.left - window[1]
+                restore_contrast(colour, self.moving[seen.slices], self.contrast, expected, offset)
             write_moving(
-                colour[inner.top - band.top : inner.bottom - band.top],
+                colour[inner.top - seen.top : inner.bottom - seen.top],
                 self.moving[inner.slices],
                 crop[inner.top - box.top : inner.bottom - box.top],
             )
@@ -95,13 +89,23 @@ class FramePainter:
 
     @property
     def _halo(self) -> int:
-        correction = 0 if self.correction is None else self.correction.halo
-        return self._contrast_halo + correction + COVER_HALO
+        """Rows above and below a band that its contrast depends on."""
+        return 0 if self.contrast is None else self.contrast.halo
 
-    @property
-    def _contrast_halo(self) -> int:
+    def _bands(self, fields: Fields, alpha: float) -> Iterator[tuple[Box, Floats]]:
+        """The box from top to bottom in bands, and their colours (h, w, 3) before contrast is restored."""
+        box = self.source.box
         # Halos are multiples of 4, which keeps the deep animator's coarse grid in place whatever the band.
-        return 0 if self.contrast is None else -(-self.contrast.halo // 4) * 4
+        halo = COVER_HALO + (0 if self.correction is None else self.correction.halo)
+        # Much lower than its own halo, a band would be restored several times over.
+        height = max(BAND_PIXELS // box.width, self._halo, BAND_ROWS) // BAND_ROWS * BAND_ROWS
+        for top in range(box.top, box.bottom, height):
+            inner = Box(top=top, left=box.left, bottom=min(top + height, box.bottom), right=box.right)
+            band = inner.grown(halo, box)
+            colour = self._band_colours(band, fields, alpha)
+            if self.correction is not None:
+                self.correction.correct(colour, self.moving[band.slices], band, fields, alpha, inner)
+            yield inner, colour[inner.top - band.top : inner.bottom - band.top]
 
     def _band_colours(self, band: Box, fields: Fields, alpha: float) -> Floats:
         """A band's colours over the still photo: (h, w, 3), 0 … 255."""
@@ -140,7 +144,27 @@ class FramePainter:
         return colour, np.asarray(cv2.boxFilter(cover, -1, COVER_WINDOW), np.float32)
 
 
-def _bands(box: Box) -> Iterator[Box]:
-    height = max(BAND_ROWS, BAND_PIXELS // box.width // BAND_ROWS * BAND_ROWS)
-    for top in range(box.top, box.bottom, height):
-        yield Box(top=top, left=box.left, bottom=min(top + height, box.bottom), right=box.right)
+def _overlapping(
+    bands: Iterable[tuple[Box, Floats]], halo: int, within: Box
+) -> Iterator[tuple[Box, Box, Floats]]:
+    """Every band with `halo` rows of its neighbours: the band, the box seen, and a copy of its colours."""
+    kept: list[tuple[Box, Floats]] = []
+    waiting: deque[Box] = deque()
+    for band, colour in bands:
+        kept.append((band, colour))
+        waiting.append(band)
+        while waiting and band.bottom >= min(waiting[0].bottom + halo, within.bottom):
+            inner = waiting.popleft()
+            seen = Box(
+                top=max(inner.top - halo, within.top),
+                left=inner.left,
+                bottom=min(inner.bottom + halo, within.bottom),
+                right=inner.right,
+            )
+            parts = [
+                rows[max(seen.top - at.top, 0) : max(seen.bottom - at.top, 0)]
+                for at, rows in kept
+                if at.bottom > seen.top
+            ]
+            yield inner, seen, np.concatenate(parts)
+            kept = [(at, rows) for at, rows in kept if at.bottom > inner.bottom - halo]
