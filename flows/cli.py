@@ -75,7 +75,7 @@ def choose_logs(
         typer.Option(
             LOG_FORMAT,
             metavar="text|json",
-            help="Messages on standard error for people, or as one JSON object a line; before or after COMMAND.",
+            help="Messages on standard error for people, or one JSON object a line; goes anywhere.",
             show_default="text",
         ),
     ] = None,
@@ -308,7 +308,10 @@ def animate(
         typer.Option(metavar="URL", help="Weights to use.", show_default="the weights in the package"),
     ] = None,
     format: Annotated[
-        str | None, typer.Option("--format", metavar="mp4|webm|gif|webp|png", show_default="mp4")
+        str | None,
+        typer.Option(
+            "--format", metavar="mp4|webm|gif|…", help="One or several, with commas.", show_default="mp4"
+        ),
     ] = None,
     seconds: Annotated[
         float | None, typer.Option(metavar="S", help="Length of the loop.", show_default="2")
@@ -319,7 +322,10 @@ def animate(
     speed: Annotated[
         float | None, typer.Option(metavar="X", help="How fast things move.", show_default="1.0")
     ] = None,
-    renderer: Annotated[str | None, typer.Option(metavar="auto|deep|splat", show_default="auto")] = None,
+    renderer: Annotated[
+        str | None,
+        typer.Option(metavar="auto|deep|splat", help="With the animator or without.", show_default="auto"),
+    ] = None,
     max_side: Annotated[
         int | None,
         typer.Option(

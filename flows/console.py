@@ -1,7 +1,8 @@
 """What a person at a terminal sees: progress per stage, a summary table, one clear line for an error.
 
 Progress and messages go to standard error, results to standard output. On a terminal each stage has a bar;
-elsewhere (a log, a pipe) each stage leaves one plain line when it is done.
+elsewhere (a log, a pipe) each stage leaves one plain line when it is done. Where logs are to be JSON (see
+storage.logs) every such line is an object.
 """
 
 import logging
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from storage.logs import json_handler, wants_json
 from storage.progress import OnProgress, Progress
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ __all__ = [
     "stage_progress",
 ]
 
+logger = logging.getLogger(__name__)
+
 LISTED_ITEMS = 20
 BEAM_NOTE = re.compile(r" \[while running '[^']*'\]")
 OWN_LOGGERS = ("storage.", "models.", "pipelines.", "flows.", "__main__")
@@ -44,7 +48,7 @@ class StageProgress:
     def __init__(self, *, title: str = "", silent: bool = False) -> None:
         self._title = title
         self._silent = silent
-        self._terminal = sys.stderr.isatty() and not silent
+        self._terminal = sys.stderr.isatty() and not silent and not wants_json()
         self._bars: Bars | None = None
         self._tasks: dict[str, TaskID] = {}
         self._pending: dict[str, Progress] = {}
@@ -96,7 +100,14 @@ class StageProgress:
         seconds = time.monotonic() - self._started[progress.stage]
         stage = f"{self._title}: {progress.stage}" if self._title else progress.stage
         counts = _counts_text(progress.counts)
-        note(f"{stage:<28} {progress.done}{of}  {counts + '  ' if counts else ''}{seconds:.1f} s")
+        note(
+            f"{stage:<28} {progress.done}{of}  {counts + '  ' if counts else ''}{seconds:.1f} s",
+            stage=stage,
+            done=progress.done,
+            total=progress.total,
+            counts=dict(progress.counts),
+            seconds=round(seconds, 3),
+        )
 
 
 @contextmanager
@@ -106,15 +117,22 @@ def stage_progress(title: str = "", *, silent: bool = False) -> Iterator[OnProgr
         yield progress
 
 
-def note(message: str) -> None:
-    """One line on standard error."""
+def note(message: str, **fields: object) -> None:
+    """One line on standard error; `fields` are what a machine reads of it."""
+    if wants_json():
+        logger.info("%s", " ".join(message.split()), extra={"fields": fields})
+        return
     sys.stderr.write(message + "\n")
     sys.stderr.flush()
 
 
 def error_line(message: str) -> None:
     """The one line that an error gets; line breaks inside become spaces, Beam's note of the step goes."""
-    note("stillstream: " + BEAM_NOTE.sub("", " ".join(message.split())))
+    line = BEAM_NOTE.sub("", " ".join(message.split()))
+    if wants_json():
+        logger.error("%s", line)
+    else:
+        note(f"stillstream: {line}")
 
 
 def show_summary(title: str, rows: Mapping[str, object], *, to_stderr: bool = False) -> None:
@@ -135,23 +153,34 @@ def show_items(items: Sequence[tuple[str, str, str, str]], *, total: int, where:
     """List items that are not ok, (name, status, reason, message): 20 of `total`; `where` has them all."""
     for name, status, reason, message in items[:LISTED_ITEMS]:
         said = " ".join(message.split())
-        note(f"  {status} ({reason}): {name}" + (f": {said}" if said else ""))
+        facts = {"item": name, "status": status, "reason": reason}
+        note(f"  {status} ({reason}): {name}" + (f": {said}" if said else ""), **facts)
     if total > LISTED_ITEMS:
         note(f"  and {total - LISTED_ITEMS} more, all of them in {where}")
 
 
 def quiet_libraries(*, verbose: bool = False) -> None:
-    """Keep chatter off the terminal: warnings of ours, everything if verbose.
+    """Keep chatter off the terminal: warnings of ours (in JSON, news as well), everything if verbose.
 
     Libraries log an error's traceback before they raise it; the error itself becomes our one line.
     """
-    handler = logging.StreamHandler()
+    handler: logging.Handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler])
+    if wants_json():
+        handler = json_handler()
+    level = logging.INFO if verbose or wants_json() else logging.WARNING
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+    if wants_json():
+        sys.excepthook = _log_crash
     if verbose:
         return
     handler.addFilter(lambda said: said.levelno >= logging.CRITICAL or said.name.startswith(OWN_LOGGERS))
     warnings.simplefilter("ignore")
+
+
+def _log_crash(kind: type[BaseException], exc: BaseException, trace: TracebackType | None) -> None:
+    """A bug keeps its traceback, in one line too."""
+    logger.critical("crashed: %s", exc, exc_info=(kind, exc, trace))
 
 
 def _bars() -> "Bars":

@@ -12,8 +12,11 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows.jobs import Outcome
+from flows.prefect_logs import log_prefect_as_json
 
 __all__ = ["final_state", "run_name"]
+
+log_prefect_as_json()  # every flow imports this, in every process that runs one
 
 
 def run_name(verb: str, parameter: str) -> Callable[[], str]:

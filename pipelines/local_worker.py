@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 
+from storage.logs import log_own_as_json, wants_json
+
 __all__ = ["main"]
 
 
@@ -15,6 +17,9 @@ def main() -> None:
 
     logging.disable(logging.INFO)
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
+    if wants_json():
+        logging.disable(logging.NOTSET)  # own news go straight to standard error
+        log_own_as_json()
     sdk_worker_main.main(sys.argv)  # type: ignore[no-untyped-call]
 
 
