@@ -56,5 +56,4 @@ def _clauses(config: type[Any], names: list[str]) -> list[tuple[list[str], str]]
 
 
 def _sentence(text: str) -> str:
-    text = text.strip().rstrip(".;")
-    return text[:1].upper() + text[1:]
+    return text.strip().rstrip(".;")

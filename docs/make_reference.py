@@ -1,7 +1,7 @@
 """Write docs/reference from the code: `python -m docs.make_reference`.
 
 cli.md            every command, argument and option, from the command line's own definition
-configuration.md  every setting: the dataclasses of flows.settings with what their docstrings say, and training
+configuration.md  every setting and training value: the dataclasses with what their docstrings say
 reasons.md        the closed lists of storage.reasons
 formats.md        columns and fields of everything at rest
 
@@ -209,8 +209,8 @@ def _reasons() -> Iterator[str]:
 
     yield "# Statuses and reasons\n"
     yield (
-        "Every item ever attempted is a row with a status: ok + rejected + failed = attempted, always. What is not "
-        "ok has a reason from this closed list and a message that says more.\n"
+        "Every item ever attempted is a row with a status: ok + rejected + failed = attempted, always. What "
+        "is not ok has a reason from this closed list and a message that says more.\n"
     )
     meanings = _meanings()
     yield _table(("status", "means"), _meant(list(Status), meanings["status"], "status"))

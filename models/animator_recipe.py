@@ -48,9 +48,10 @@ Window = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 class CropConfig:
     """Which part of a clip is an example.
 
-    Windows are `size_HW` large after scaling by `smallest_scale` … 1 of the frames' resolution. `predicted`
-    is the share of examples whose motion comes from the motion network at `motion_checkpoint` (empty: the
-    default weights) instead of the clip; `from_photo` that of examples with one frame at both ends of a loop.
+    `size_HW`: of the window. `smallest_scale`: frames are scaled by this … 1 before. `mirror`: how often.
+    `predicted`: share of examples whose motion comes from the motion network instead of the clip.
+    `from_photo`: share of examples with one frame at both ends of a loop. `motion_checkpoint`: of that
+    network (empty: the default weights).
     """
 
     size_HW: tuple[int, int] = (160, 160)

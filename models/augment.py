@@ -37,10 +37,14 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AugmentConfig:
-    """How far an example may be changed. `shapes_HW` are the sizes batches come in, drawn evenly.
+    """How far an example may be changed.
 
-    `still_crops` is the share of examples for which a closer crop is sought in which nothing moves: rocks,
-    walls and trees of the very pictures that have water in them.
+    `shapes_HW`: sizes batches come in, drawn evenly. `smallest_crop`: share of the picture's area.
+    `still_crops`: share of examples for which a closer crop is sought in which nothing moves: rocks, walls
+    and trees of the very pictures that have water in them. `stretch`: of the sides' ratio, as a logarithm.
+    `rotation_degrees`: either way. `mirror`, `grey`, `soften`: how often. `colour`: strength of changes of
+    light and colour. `hint_dropout`: how often there are no hints. `most_hints`: otherwise, at most.
+    `hint_noise`: error of a hint, as a person would make it.
     """
 
     shapes_HW: tuple[tuple[int, int], ...] = ((160, 256), (160, 256), (192, 192), (224, 160))

@@ -35,12 +35,16 @@ Value = TypeVar("Value")
 class TrainConfig:
     """One training run. Rates and sizes are those of all processes together, whatever their number.
 
-    `encoder_rate` is the share of the learning rate for a pretrained encoder, `final_rate` the share it ends
-    with. `average_decay` is that of the weights' moving average, which is what is validated and kept.
-    `patience` counts validations without a better score (0: train to the end). `validation` names a dataset
-    to validate on (empty: the validation split of the data), `start_from` a checkpoint to start from.
-    `device` is auto, cpu or cuda; `bf16` and `compile` are for GPUs. `adversary` is the motion network's;
-    the animator has its own in its losses.
+    `validation`: a dataset to validate on (empty: the validation split of the data). `validation_samples`: at
+    most so many. `validation_HW`: their size. `start_from`: a checkpoint. `steps`: in all. `batch_size`:
+    examples of a step. `learning_rate`: of Adam, its highest. `encoder_rate`: the share of it for a
+    pretrained encoder. `warmup_steps`: until it is reached. `final_rate`: the share it ends with.
+    `weight_decay`: of AdamW. `clip_norm`: of the gradient. `average_decay`: of the weights' moving average,
+    which is what is validated and kept. `seed`: all that is random follows from it. `log_every`,
+    `validate_every`, `save_every`: steps. `patience`: validations without a better score (0: train to the
+    end). `device`: auto, cpu or cuda. `bf16`, `channels_last`, `compile`: for speed; the first and the last
+    on GPUs alone. `tensorboard`: write its files too. `adversary` is the motion network's; the animator has
+    its own in its losses.
     """
 
     kind: Kind

@@ -45,7 +45,11 @@ TEXTURE_NOISE = 2 / 255  # gradients below this are noise, whose pattern need no
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageLossConfig:
-    """Weights of the terms, and which perceptual distance: auto (VGG when it is there), vgg or gradient."""
+    """Weights of the terms, and which perceptual distance.
+
+    `l1`: of pixels. `perceptual`: of features. `texture`: of gradients against their own size. `adversarial`:
+    of the patch discriminator. `distance`: auto (VGG when its weights are there), vgg or gradient.
+    """
 
     l1: float = 1.0
     perceptual: float = 0.2

@@ -36,7 +36,11 @@ Judgement = list[list[Tensor]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AdversaryConfig:
-    """Weight of the adversarial loss (0: no adversary), of feature matching, and the discriminators' size."""
+    """The discriminators that a motion network may be trained against.
+
+    `weight`: of the adversarial loss (0: no adversary). `feature_matching`: its weight within that. `scales`:
+    how many discriminators. `width`: channels of their first layer.
+    """
 
     weight: float = 0.0
     feature_matching: float = 10.0

@@ -36,7 +36,13 @@ _SLOWEST = 0.02  # px/frame: slower targets than this have no meaningful logarit
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MotionLossConfig:
-    """Weights of the losses; 0 leaves one out."""
+    """Weights of the losses; 0 leaves one out.
+
+    `moving`, `dice`: cross-entropy and overlap of the moving mask. `direction`, `angle`: of the bins, and of
+    the exact angle in the true bin. `speed`: of the log-speed. `still`: of speed where nothing moves.
+    `smooth`: of motion, except across the photo's edges. `endpoint`: of the expected motion.
+    `smear_bins`: how far the target direction is smeared over neighbours, in bins; no weight.
+    """
 
     moving: float = 1.0
     dice: float = 1.0

@@ -42,8 +42,10 @@ HINT_WEIGHT = 8.0
 class MotionNetworkConfig:
     """Shape of the motion network.
 
-    `pretrained` says where a fresh training starts, not how to load one; `frozen_blocks` how many of a
-    pretrained encoder's blocks stay as they are. `input_side` is the longer side that photos are reduced to.
+    `backbone`: the encoder, one of `models.backbones`. `pretrained` says where a fresh training starts, not
+    how to load one. `frozen_blocks`: how many of a pretrained encoder's blocks stay as they are.
+    `plain_width`: channels of the plain encoder's first stage. `decoder_widths`: at strides 32 to 4. `bins`:
+    directions. `dropout`: of channels. `input_side`: the longer side that photos are reduced to.
     `speed_gain` multiplies decoded speeds: a log-speed learnt from mixed scenes is too slow for fast ones, so
     trained weights may carry a factor that was chosen on validation clips.
     """

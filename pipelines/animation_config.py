@@ -31,12 +31,15 @@ BESIDE_THE_PICTURE = (
 class AnimationConfig:
     """How photos become loops.
 
-    checkpoint: weights (None: the package's); format: one or several of FORMATS; seconds, fps: length of the
-    loop; speed: factor on the motion; strength: how readily things move, 1 as the network sees it; renderer:
-    auto, deep or splat; max_side: longest side of the output, 0 keeps the photo's; save_motion: also write
-    the motion field; repeat: periods baked into a video; quality: 1…100; lossless: for WebP; keep_metadata:
-    keep EXIF and place; overwrite: render again what is done; keep_older: leave loops alone that were made by
-    other weights; hints, mask, freeze: URLs of hints for every photo; max_pixels: refuse larger photos.
+    checkpoint: weights, or a model registry (None: the package's weights); format: one or several of
+    mp4, webm, hevc, av1, gif, webp, avif, apng, png; seconds: length of the loop; fps: its frames per second;
+    speed: factor on the motion; strength: how readily things move, 1 as the network sees it; renderer: auto,
+    deep or splat; max_side: longest side of the output, 0 keeps the photo's; save_motion: also write the
+    motion field; repeat: periods baked into a video; quality: of the encoding, 1…100; lossless: for WebP;
+    keep_metadata: keep EXIF and place; overwrite: render again what is done; keep_older: leave loops alone
+    that were made by other weights; hints: URL of arrows and areas (JSON) for every photo; mask: URL of a
+    picture in which white moves; freeze: URL of a picture in which white stays still; max_pixels: refuse
+    larger photos.
     """
 
     checkpoint: str | None = None
