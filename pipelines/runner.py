@@ -63,6 +63,7 @@ NAMESPACE = "stillstream"  # of our own counters; runners add some of theirs
 class RunnerConfig:
     """Which Beam runner does the work, with how many workers.
 
+    name: local, flink, dataflow, spark or portable. workers: processes that work at a time.
     flink_master: HOST:PORT of a Flink cluster's REST interface. job_server_jar: path or URL of Beam's job
     server for Flink or Spark, which Beam fetches itself otherwise. job_endpoint: HOST:PORT of a job service
     that runs already. worker_pool: HOST:PORT of the pool that does the work, as the cluster's machines see
