@@ -34,6 +34,7 @@ from pipelines.animation_summary import AnimationSummary, Tally, summarise
 from pipelines.photo_hints import load_run_hints
 from pipelines.photo_listing import has_photos
 from pipelines.runner import ProgressBoard, RunnerConfig, run_pipeline
+from storage.lease import hold_lease
 from storage.model_registry import pin_weights
 from storage.objects import read_bytes, remove_temporaries
 from storage.progress import OnProgress
@@ -52,9 +53,9 @@ def animate_photos(
 ) -> AnimationSummary:
     """Animate every photo of a file, folder, glob or URL into `out`; what is done already is left alone.
 
-    One run at a time may write to an output folder. SIGTERM or SIGINT end it with what is finished recorded.
-    Raises UsageError when there is no photo, no weights, or a wrong hints file, and StoreError when the store
-    fails for good.
+    SIGTERM or SIGINT end it with what is finished recorded. Raises UsageError when another run writes to
+    `out`, when there is no photo, no weights, or a wrong hints file, and StoreError when the store fails for
+    good.
     """
     config, runner = config or AnimationConfig(), runner or RunnerConfig()
     begin = time.perf_counter()
@@ -63,21 +64,23 @@ def animate_photos(
     pinned = pin_weights(config.checkpoint)
     config = dataclasses.replace(config, checkpoint=pinned.checkpoint)
     weights = networks_digest(config.checkpoint, config.renderer)
-    _clean_up(out)
-    plan = plan_run(photos, out, config, weights=weights)
-    with tempfile.TemporaryDirectory(prefix="stillstream-") as folder, _ending_on_signal() as stop:
-        stop.path = Path(folder) / "stop"
-        tally = Tally()
+    stop, tally = _Stop(), Tally()
+    with hold_lease(out, on_lost=stop.end) as lease:
+        _clean_up(out)
+        plan = plan_run(photos, out, config, weights=weights)
         if plan.todo:
-            studio_maker = _StudioMaker(
-                out=out, config=config, weights_digest=weights, model_version=pinned.version,
-                plan_orphans=plan.orphans_url, stop_path=str(stop.path), workers=runner.workers,
-            )  # fmt: skip
-            run_pipeline(
-                partial(_build, plan.slices, studio_maker),
-                runner, stage="animate", total=plan.todo, on_progress=on_progress,
-            )  # fmt: skip
-            tally.read(out)
+            with tempfile.TemporaryDirectory(prefix="stillstream-") as folder, _ending_on_signal(stop):
+                stop.path = Path(folder) / "stop"
+                studio_maker = _StudioMaker(
+                    out=out, config=config, weights_digest=weights, model_version=pinned.version,
+                    plan_orphans=plan.orphans_url, stop_path=str(stop.path), workers=runner.workers,
+                )  # fmt: skip
+                run_pipeline(
+                    partial(_build, plan.slices, studio_maker),
+                    runner, stage="animate", total=plan.todo, on_progress=on_progress,
+                )  # fmt: skip
+                lease.check()
+                tally.read(out)
         clear_todo(out)
         compact_ledger(out)
         return summarise(plan, tally, out, time.perf_counter() - begin, stopped=stop.asked)
@@ -197,19 +200,21 @@ class _Stop:
         if self.asked:
             raise KeyboardInterrupt  # a second signal does not wait
         self.asked = True
+        self.end()
+
+    def end(self) -> None:
         if self.path is not None:
             self.path.touch()
 
 
 @contextlib.contextmanager
-def _ending_on_signal() -> Iterator[_Stop]:
-    stop = _Stop()
+def _ending_on_signal(stop: _Stop) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
-        yield stop
+        yield
         return
     before = {number: signal.signal(number, stop.ask) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield stop
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

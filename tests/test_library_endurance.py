@@ -18,6 +18,7 @@ from seaweed import SeaweedServer
 from pipelines.animation_ledger import ledger_parts, read_ledger
 from pipelines.photo_animation import AnimationConfig, AnimationSummary, animate_photos
 from pipelines.runner import RunnerConfig
+from storage.errors import UsageError
 from storage.objects import join_url, list_objects, write_bytes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -122,12 +123,28 @@ def test_rows_appear_while_the_run_goes_on(tmp_path: Path) -> None:
     assert rows and all(row["status"] == "ok" and (out / row["outputs"][0]).exists() for row in rows)
 
 
+def test_a_second_run_is_refused_and_harms_nothing(tmp_path: Path) -> None:
+    weights, out = write_weights(tmp_path), tmp_path / "out"
+    write_photos(tmp_path / "photos", 60)
+    out.mkdir()
+    with running(tmp_path / "photos", out, weights) as process:
+        wait_for(2, "*.json", out, process)
+        with pytest.raises(UsageError, match="another run"):
+            animate(tmp_path / "photos", out, weights)
+        said, errors = process.communicate(timeout=400)
+        assert process.returncode == 0, errors
+    assert said.split() == ["60", "False"]
+    rows = [row["photo"] for row in read_ledger(str(out))]
+    assert len(rows) == len(set(rows)) == 60 and not ledger_parts(str(out))
+    assert animate(tmp_path / "photos", out, weights).skipped == 60
+
+
 def test_two_workers_give_what_one_gives(tmp_path: Path) -> None:
     weights = write_weights(tmp_path)
-    write_photos(tmp_path / "photos", 24)
+    write_photos(tmp_path / "photos", 12)
     animate(tmp_path / "photos", tmp_path / "one", weights)
     summary = animate(tmp_path / "photos", tmp_path / "two", weights, workers=2)
-    assert summary.counts["ok"] == 24
+    assert summary.counts["ok"] == 12
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 

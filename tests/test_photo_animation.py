@@ -15,6 +15,7 @@ from PIL import Image
 from pipelines.animation_ledger import LedgerWriter, compact_ledger, ledger_parts, read_ledger
 from pipelines.photo_animation import AnimationConfig, AnimationSummary, animate_new, animate_photos
 from pipelines.photo_listing import name_photos
+from storage import lease
 from storage.errors import UsageError
 from storage.objects import ObjectInfo, join_url, list_objects, read_bytes, write_bytes
 from storage.progress import Progress
@@ -340,6 +341,18 @@ def test_max_side_and_formats_of_the_command_line(library: Path, tmp_path: Path,
     animate(library / "photo_0000.jpg", max_side=64, format="gif")
     with Image.open(tmp_path / "out" / "photo_0000.gif") as image:
         assert image.size == (64, 48)
+
+
+def test_a_second_run_into_the_same_folder_is_refused(
+    library: Path, tmp_path: Path, animate: Animate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.05)
+    with lease.hold_lease(str(tmp_path / "out")):
+        with pytest.raises(UsageError, match="another run has been working"):
+            animate(library)
+        assert not list((tmp_path / "out").glob("*.mp4"))
+    assert animate(library).counts["ok"] == 3
+    assert not (tmp_path / "out" / ".lease").exists()
 
 
 def test_progress_counts_up_to_the_total(library: Path, tmp_path: Path, weights: str) -> None:
