@@ -18,8 +18,11 @@ SPEED = 2.0  # pixels per frame at the network's size
 SIDE = 96
 
 
-def write_weights(folder: Path, *, moving_logit: float = 5.0, name: str = "best") -> str:
-    """A motion network that sees everything fall at the same speed, as surely as `moving_logit` says."""
+def write_weights(folder: Path, *, moving_logit: float = 5.0, name: str = "best", turn: float = 0.25) -> str:
+    """A motion network that sees everything move at the same speed, as surely as `moving_logit` says.
+
+    `turn`: where to, as a part of the full circle from the right clockwise; by default everything falls.
+    """
     config = MotionNetworkConfig(
         backbone="plain", pretrained=False, frozen_blocks=0, plain_width=8,
         decoder_widths=(8, 8, 8, 8), input_side=SIDE,
@@ -33,7 +36,7 @@ def write_weights(folder: Path, *, moving_logit: float = 5.0, name: str = "best"
         bias[0] = moving_logit
         bias[1] = math.log(SPEED)
         bias[2:4] = 5.0  # trust a person's arrows
-        bias[4 + config.bins // 4] = 8.0  # straight down
+        bias[4 + round(turn * config.bins)] = 8.0
     url = str(folder / f"{name}.safetensors")
     save_checkpoint(url, network.state_dict(), config, "motion")
     return url
