@@ -168,8 +168,8 @@ def train_model(
     from models.configs import load_config
 
     if job.nproc > 1 or on_line is not None:
-        total = load_config(job.kind, job.config).steps
-        summary = launch_training(job, total, on_line=on_line or logger.info, on_progress=on_progress)
+        load_config(job.kind, job.config)  # what is wrong with it is told before any process starts
+        summary = launch_training(job, on_line=on_line or logger.info, on_progress=on_progress)
     else:
         trained = train.train(
             job.kind, job.config, job.data, job.out, resume=job.resume, on_progress=on_progress

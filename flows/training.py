@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from storage.errors import StillstreamError, UsageError
+from storage.logs import FORMAT_VARIABLE
 from storage.objects import delete_object, join_url, read_bytes
 from storage.progress import OnProgress, Progress
 
@@ -24,10 +25,13 @@ __all__ = ["TrainingError", "launch_training", "torchrun_command"]
 logger = logging.getLogger(__name__)
 
 RESTARTS = 3  # a worker that dies takes the others down; all start again from the last saved state
-STOP_SECONDS = 60.0  # time to save the state after SIGTERM
+# To save the state after SIGTERM; Prefect kills a cancelled run after 30 s.
+STOP_SECONDS = 20.0
 KEPT_LINES = 20
 STATE_FILE = "state.safetensors"
 _STEP = re.compile(r"step (\d+) of (\d+), train")
+_EXIT_CODE = re.compile(r"exitcode +: (\d+)")
+BAD_USAGE = "2"
 
 
 class TrainingError(StillstreamError):
@@ -36,31 +40,30 @@ class TrainingError(StillstreamError):
 
 def launch_training(
     job: "TrainingJob",
-    steps: int,
     *,
     on_line: Callable[[str], None] = logger.info,
     on_progress: OnProgress | None = None,
 ) -> dict[str, Any]:
     """Run torchrun to its end and return the training's summary. Raises TrainingError or UsageError.
 
-    `steps` is how long it will be, for the progress; `on_line` gets every line of the log. When the caller is
-    cancelled the processes are stopped; they save their state first.
+    `on_line` gets every line of the log. When the caller is cancelled the processes are stopped and save
+    their state first; when it is killed they end too.
     """
     if not job.resume:
         delete_object(join_url(job.out, STATE_FILE))
     # torchrun's processes share the machine's cores; by default it gives each a single thread.
     threads = max(1, (os.cpu_count() or 1) // job.nproc)
-    environment = {"OMP_NUM_THREADS": str(threads), **os.environ}
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ, FORMAT_VARIABLE: "text"}
     process = subprocess.Popen(
         torchrun_command(job), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     )
-    last: list[str] = []
+    end = _End()
     try:
         assert process.stdout is not None
         with process.stdout:
             for line in process.stdout:
                 line = line.rstrip()
-                last = [*last[-KEPT_LINES:], line]
+                end.look_at(line)
                 on_line(line)
                 if on_progress is not None and (found := _STEP.search(line)):
                     on_progress(Progress(stage=f"train {job.kind}", done=int(found[1]), total=int(found[2])))
@@ -68,14 +71,14 @@ def launch_training(
     except BaseException:
         _stop(process)
         raise
-    _check(code, last)
+    end.check(code)
     summary: dict[str, Any] = json.loads(read_bytes(join_url(job.out, "training.json")))["summary"]
     return summary
 
 
 def torchrun_command(job: "TrainingJob") -> list[str]:
     """The command that starts the processes of one node."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={job.nproc}"]
+    command = [sys.executable, "-m", "flows.torchrun", "--standalone", f"--nproc-per-node={job.nproc}"]
     command += [f"--max-restarts={RESTARTS}", "-m", "models.train", job.kind]
     # Always --resume: after a restart the processes go on from the state of those that died.
     return [*command, "--config", job.config, "--data", job.data, "--out", job.out, "--resume"]
@@ -90,10 +93,28 @@ def _stop(process: subprocess.Popen[str]) -> None:
         process.wait()
 
 
-def _check(code: int, last: list[str]) -> None:
-    if code == 0:
-        return
-    errors = [line.removeprefix("error: ") for line in last if line.startswith("error: ")]
-    if errors:
-        raise UsageError(errors[-1])
-    raise TrainingError(f"training ended with exit code {code}; the last of its log: {' | '.join(last[-3:])}")
+class _End:
+    """What the log says about how it ended."""
+
+    def __init__(self) -> None:
+        self._last: list[str] = []
+        self._errors: list[str] = []
+        self._is_usage = False
+
+    def look_at(self, line: str) -> None:
+        """Take in one line: the trainer's own words for an error, and the exit code in torchrun's report."""
+        self._last = [*self._last[-KEPT_LINES:], line]
+        if line.startswith("error: "):
+            self._errors.append(line.removeprefix("error: "))
+        if (found := _EXIT_CODE.search(line)) and found[1] == BAD_USAGE:
+            self._is_usage = True
+
+    def check(self, code: int) -> None:
+        """Raise what the exit code and the log amount to."""
+        if code == 0:
+            return
+        if self._errors:
+            raise UsageError(self._errors[-1]) if self._is_usage else TrainingError(self._errors[-1])
+        raise TrainingError(
+            f"training ended with exit code {code}; the last of its log: {' | '.join(self._last[-3:])}"
+        )

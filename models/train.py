@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import cv2
+import torch.distributed as dist
 
 from models.checkpoint import KINDS, Kind
 from models.configs import TrainConfig, load_config
@@ -31,7 +32,9 @@ from models.lineage import code_version, describe_dataset
 from models.recipes import make_recipe
 from models.trainer import Trainer, TrainSummary
 from storage.errors import StillstreamError, UsageError
+from storage.logs import json_handler, wants_json
 from storage.objects import join_url, write_bytes
+from storage.parenthood import end_with_parent
 from storage.progress import OnProgress
 
 __all__ = ["TrainSummary", "choose_samples", "main", "train"]
@@ -122,7 +125,11 @@ def _write_training_json(
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns its exit status: 2 for bad usage, 1 when the training failed."""
     options = _parser().parse_args(arguments)
+    if dist.is_torchelastic_launched():
+        end_with_parent()  # torchrun may be killed too hard to end its processes itself
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    if wants_json():
+        logging.basicConfig(level=logging.INFO, handlers=[json_handler()], force=True)
     try:
         config = load_config(options.kind, options.config)
         if options.validation:

@@ -6,8 +6,6 @@ Messages are pickles on one socket. For each job: ("started",) once its function
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import importlib
 import os
 import pickle
@@ -22,6 +20,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from storage.errors import MediaError
+from storage.parenthood import end_with_parent
 from storage.reasons import Reason
 
 __all__ = ["Job", "main"]
@@ -44,7 +43,7 @@ class Job:
 
 def main(descriptor: int, parent: int) -> None:
     """Run jobs from the socket until it closes or the parent is gone."""
-    _ask_to_die_with_parent()
+    end_with_parent()
     threading.Thread(target=_follow_parent, args=(parent,), daemon=True).start()
     with Connection(descriptor) as connection:
         while True:
@@ -54,13 +53,6 @@ def main(descriptor: int, parent: int) -> None:
                 return
             for answer in _answers(data):
                 connection.send_bytes(answer)
-
-
-def _ask_to_die_with_parent() -> None:
-    """On Linux the kernel ends us with the thread that started us, even while native code hangs."""
-    set_parent_death_signal = 1
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
 
 
 def _follow_parent(parent: int) -> None:

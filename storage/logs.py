@@ -23,7 +23,9 @@ OWN_PACKAGES = ("storage", "models", "pipelines", "flows")
 RUN_FACTS = ("flow_name", "flow_run_name", "flow_run_id", "task_name", "task_run_name", "task_run_id")
 HIDDEN = "hidden"
 LEAST_SECRET = 6  # shorter values would hide innocent words
-_SECRET_NAME = re.compile(r"secret|token|passw|credential|api_?key|access_?key|private_?key", re.IGNORECASE)
+_SECRET_NAME = re.compile(
+    r"(?!.*_id$).*(secret|token|passw|credential|api_?key|access_?key|private_?key)", re.IGNORECASE
+)
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s\"'<>`]+", re.IGNORECASE)
 
 
@@ -36,7 +38,7 @@ def redact(text: str, environ: Mapping[str, str] | None = None) -> str:
     """The text without what must not be shown: values of variables that are called a secret, keys in URLs."""
     environ = os.environ if environ is None else environ
     values = {
-        value for name, value in environ.items() if len(value) >= LEAST_SECRET and _SECRET_NAME.search(name)
+        value for name, value in environ.items() if len(value) >= LEAST_SECRET and _SECRET_NAME.match(name)
     }
     for value in sorted(values, key=len, reverse=True):
         text = text.replace(value, HIDDEN)
