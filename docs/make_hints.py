@@ -30,10 +30,8 @@ def main() -> None:
 
 
 def example() -> Hints:
-    """The hints that hints.md shows."""
-    found = re.search(
-        r"^    (\{\"arrows\".*?\n     \"speed\".*?\})$", (HERE / "hints.md").read_text(), re.M | re.S
-    )
+    """The hints that how-to/hints.md shows."""
+    found = re.search(r"```json\n(.*?)```", (HERE / "how-to" / "hints.md").read_text(), re.S)
     assert found is not None
     return parse_hints(found[1].encode())
 
