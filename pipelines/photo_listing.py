@@ -2,11 +2,14 @@
 
 Two photos of one folder collide when only their suffixes differ (a.jpg, a.png). A listing is sorted within a
 folder, so all that could collide come close together: a small window is looked at before a name is decided,
-and neither the order of work nor the number of workers has a say.
+and neither the order of work nor the number of workers has a say. Names that differ in case alone (a.jpg,
+A.JPG) would collide on many disks; the later of them is set apart, for which a hash of every name is kept.
 """
 
+import dataclasses
 import hashlib
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -78,6 +81,24 @@ def _is_photo(info: ObjectInfo, out: str) -> bool:
 
 
 def name_photos(found: Iterable[ObjectInfo]) -> Iterator[PhotoRecord]:
+    """Records of sorted objects, with names that differ by more than case."""
+    taken: set[int] = set()
+    for record in _name_groups(found):
+        folded = _folded(record.name)
+        if record.name and folded in taken:
+            record = dataclasses.replace(record, name=f"{record.name}-{_digest(record.key)}")
+        taken.add(folded)
+        yield record
+
+
+def _folded(name: str) -> int:
+    """A hash that is equal for names that a disk may take for one: by case, or by how accents are encoded."""
+    plain = unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+    encoded = plain.encode("utf-8", "surrogateescape")
+    return int.from_bytes(hashlib.blake2b(encoded, digest_size=8).digest(), "little")
+
+
+def _name_groups(found: Iterable[ObjectInfo]) -> Iterator[PhotoRecord]:
     """Group sorted objects by what could collide and name each group when it is complete."""
     open_groups: list[tuple[str, list[ObjectInfo]]] = []
     for info in found:
@@ -130,8 +151,11 @@ def _result_name(key: str, stem: str, *, collides: bool) -> str:
         return stem
     if long:
         name = encoded[:LONGEST_NAME_BYTES].decode("utf-8", "ignore")
-    digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:8]
-    return f"{folder}{slash}{name}-{digest}"
+    return f"{folder}{slash}{name}-{_digest(key)}"
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
 
 def _is_safe(key: str) -> bool:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -253,6 +254,28 @@ def test_names_do_not_depend_on_what_lies_between() -> None:
     assert found["b/a.jpg"] == "b/a"
     assert found["a.avif"].startswith("a-") and found["a.jpg"].startswith("a-")
     assert found["a.avif"] != found["a.jpg"] and len(found) == 6
+
+
+def test_names_that_differ_in_case_alone_are_set_apart() -> None:
+    found = dict(
+        listed("A.JPG", "B/x.jpg", "IMG.jpg", "a.jpg", "a.png", "b/x.jpg", "e\u0301.jpg", "\u00e9.jpg")
+    )
+    names = [unicodedata.normalize("NFC", name).casefold() for name in found.values()]
+    assert len(set(names)) == len(found) == 8
+    assert found["A.JPG"] == "A" and found["IMG.jpg"] == "IMG" and found["B/x.jpg"] == "B/x"
+    assert found["b/x.jpg"].startswith("b/x-")
+
+
+def test_photos_whose_names_differ_in_case_or_suffix_all_keep_their_loops(
+    tmp_path: Path, animate: Animate
+) -> None:
+    (tmp_path / "photos").mkdir()
+    for seed, name in enumerate(("a.jpg", "A.JPG", "a.png", "A.jpeg")):
+        Image.fromarray(draw_photo(seed)).save(tmp_path / "photos" / name)
+    assert animate(tmp_path / "photos").counts["ok"] == 4
+    loops = [path.name.casefold() for path in (tmp_path / "out").glob("*.mp4")]
+    assert len(set(loops)) == 4 and len({path.read_bytes() for path in (tmp_path / "out").glob("*.mp4")}) == 4
+    assert animate(tmp_path / "photos").skipped == 4
 
 
 @pytest.mark.parametrize(
