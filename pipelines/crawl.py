@@ -16,38 +16,26 @@ import contextlib
 import logging
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import apache_beam as beam
 from apache_beam.metrics.metric import Metrics
 
-from pipelines.crawl_link import (
-    CrawlJob,
-    Task,
-    crawl_link,
-    link_row,
-    write_sidecar,
-)
-from pipelines.crawl_manifest import (
-    MAX_DISTANCE,
-    CrawlManifest,
-    Row,
-    find_twins,
-    keep_merging,
-    manifest_url,
-    twin_row,
-)
-from pipelines.links import BadSource, Link, licence_accepted
+from pipelines.crawl_link import CrawlJob, crawl_link, write_sidecar
+from pipelines.crawl_manifest import CrawlManifest, keep_merging, manifest_url
+from pipelines.crawl_plan import CrawlPlan, stored_objects
+from pipelines.crawl_table import Task
+from pipelines.crawl_twins import MAX_DISTANCE, find_twins, twin_row
 from pipelines.runner import ProgressBoard, RunnerConfig, run_pipeline
 from pipelines.sources import SourceConfig, find_links
 from storage.digest import digest_bytes
-from storage.errors import ItemError, RejectedError, UsageError
+from storage.errors import ItemError, UsageError
 from storage.fetch import FetchConfig, WebClient
 from storage.manifest import count_reasons, count_statuses
-from storage.objects import delete_object, join_url, list_objects, remove_temporaries
+from storage.objects import delete_object, join_url, remove_temporaries
 from storage.progress import OnProgress, Progress
-from storage.reasons import Reason, Status
-from storage.web_address import canonical_url, host_of, is_web_url, public_url
+from storage.reasons import Status
+from storage.web_address import host_of, is_web_url, public_url
 
 __all__ = ["CrawlConfig", "CrawlLinks", "CrawlSummary", "crawl", "host_key"]
 
@@ -55,8 +43,7 @@ logger = logging.getLogger(__name__)
 
 NAMESPACE = "stillstream"
 STORE_GROUPS = 64
-# Verdicts that cost nothing and depend on the options alone are reached anew in every run.
-CHEAP_VERDICTS = {Reason.LICENCE, Reason.PRIVATE_ADDRESS}
+TASKS_AT_ONCE = 50_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,112 +97,46 @@ def crawl(
     """
     begin = time.perf_counter()
     config, runner = config or CrawlConfig(), runner or RunnerConfig()
-    manifest = CrawlManifest.read(out)
-    plan = _Plan(manifest, config)
-    with WebClient(config.fetch) as client:
-        for found in find_links(sources, client, config.sources):
-            plan.add(found, public_url(sources))
-            if on_progress is not None and plan.links % 50 == 0:
-                on_progress(Progress(stage="links", done=plan.links))
-    manifest.write()
-    if plan.tasks:
-        _fetch_all(plan.tasks, manifest, config, runner, on_progress)
-    _settle_twins(manifest, config)
-    with contextlib.suppress(UsageError):
-        remove_temporaries(out)
-    return _summary(out, manifest, plan, time.perf_counter() - begin)
-
-
-class _Plan:
-    """What is to be fetched: links that are new, failed before, or whose object is gone."""
-
-    def __init__(self, manifest: CrawlManifest, config: CrawlConfig) -> None:
-        self._rows = manifest.rows
-        self._config = config
-        self._objects = set(_stored_objects(manifest.out))
-        self._by_place = {canonical_url(url): url for url in manifest.rows if not _is_spelling(manifest, url)}
-        self._next = max((row.get("order") or 0 for row in manifest.rows.values()), default=0) + 1
-        self._met: set[str] = set()
-        self.tasks: list[Task] = []
-        self.links = 0
-        self.skipped = 0
-
-    def add(self, found: Link | BadSource, source: str) -> None:
-        """Judge one link by what can be known without fetching it."""
-        self.links += 1
-        url = public_url(found.url)
-        if url in self._met:
-            return
-        self._met.add(url)
-        known = self._rows.get(url)
-        order = known["order"] if known and known.get("order") else self._next
-        self._next = max(self._next, order + 1)
-        if isinstance(found, BadSource):
-            task = Task(link=Link(url=url), source=source, order=order)
-            self._rows[url] = _refused(task, found.error, "source")
-            return
-        task = Task(link=found, source=source, order=order)
-        place = canonical_url(found.url)
-        first = self._by_place.setdefault(place, url)
-        if first != url:
-            error = RejectedError(f"another spelling of {first}", reason=Reason.DUPLICATE)
-            self._rows[url] = _refused(task, error, "links")
-        elif not licence_accepted(found.licence, self._config.licences):
-            accepted = ", ".join(self._config.licences)
-            message = f"its licence is {found.licence or 'not told'}, accepted are {accepted}"
-            self._rows[url] = _refused(task, RejectedError(message, reason=Reason.LICENCE), "links")
-        elif known is not None and self._is_done(known):
-            self.skipped += 1
-        else:
-            self.tasks.append(task)
-
-    def _is_done(self, row: Row) -> bool:
-        if row["status"] == Status.OK:
-            return row["object"] in self._objects
-        if row["status"] == Status.FAILED:
-            return False
-        return row["reason"] not in CHEAP_VERDICTS and not self._lost_original(row)
-
-    def _lost_original(self, row: Row) -> bool:
-        """A twin whose original is no longer to be had is worth fetching."""
-        if row["reason"] != Reason.DUPLICATE:
-            return False
-        original = self._rows.get((row["message"] or "").rpartition(" as ")[2])
-        return original is None or original["status"] != Status.OK
-
-
-def _is_spelling(manifest: CrawlManifest, url: str) -> bool:
-    row = manifest.rows[url]
-    return row.get("reason") == Reason.DUPLICATE and row.get("stage") == "links"
-
-
-def _refused(task: Task, error: ItemError, stage: str) -> Row:
-    verdict = {"status": error.status, "reason": error.reason, "message": str(error)[:1000]}
-    return {**link_row(task), **verdict, "stage": stage}
-
-
-def _stored_objects(out: str) -> Iterator[str]:
-    with contextlib.suppress(UsageError):  # nothing yet
-        for item in list_objects(join_url(out, "videos")):
-            yield f"videos/{item.key}"
+    with CrawlManifest.read(out) as manifest:
+        plan = CrawlPlan(manifest, config.licences)
+        with WebClient(config.fetch) as client:
+            for found in find_links(sources, client, config.sources):
+                plan.add(found, public_url(sources))
+                if on_progress is not None and plan.links % 50 == 0:
+                    on_progress(Progress(stage="links", done=plan.links))
+        manifest.write()
+        _fetch_all(manifest, config, runner, on_progress)
+        _settle_twins(manifest, config)
+        with contextlib.suppress(UsageError):
+            remove_temporaries(out)
+        return _summary(out, manifest, plan, time.perf_counter() - begin)
 
 
 def _fetch_all(
-    tasks: list[Task],
-    manifest: CrawlManifest,
-    config: CrawlConfig,
-    runner: RunnerConfig,
-    on_progress: OnProgress | None,
+    manifest: CrawlManifest, config: CrawlConfig, runner: RunnerConfig, on_progress: OnProgress | None
 ) -> None:
     job = CrawlJob(out=manifest.out, fetch=config.fetch, probe_seconds=config.probe_seconds)
+    total, done = manifest.rows.count_tasks(), 0
+
+    def report(step: Progress) -> None:
+        if on_progress is not None:
+            on_progress(replace(step, done=done + step.done, total=total))
+
     with keep_merging(manifest, config.merge_seconds):
-        run_pipeline(
-            lambda pipeline, board: pipeline | beam.Create(tasks) | "Crawl" >> CrawlLinks(job, board),
-            runner,
-            stage="crawl",
-            total=len(tasks),
-            on_progress=on_progress,
-        )
+        # A runner of this machine holds all that it groups by host.
+        for tasks in manifest.rows.task_pages(TASKS_AT_ONCE):
+            _fetch(tasks, job, runner, report if on_progress is not None else None)
+            done += len(tasks)
+
+
+def _fetch(tasks: list[Task], job: CrawlJob, runner: RunnerConfig, on_progress: OnProgress | None) -> None:
+    run_pipeline(
+        lambda pipeline, board: pipeline | beam.Create(tasks) | "Crawl" >> CrawlLinks(job, board),
+        runner,
+        stage="crawl",
+        total=len(tasks),
+        on_progress=on_progress,
+    )
 
 
 class CrawlLinks(beam.PTransform):  # type: ignore[misc]
@@ -267,36 +188,31 @@ def host_key(task: Task) -> str:
 def _settle_twins(manifest: CrawlManifest, config: CrawlConfig) -> None:
     """Reject what shows the same as an earlier link, and keep no second copy of it."""
     rows = manifest.rows
-    candidates = [row for row in rows.values() if row["status"] == Status.OK]
-    for url, (original, how) in find_twins(candidates, config.near).items():
-        if rows[url]["object"] == original["object"]:
-            write_sidecar(manifest.out, original)  # whoever came first wrote it; the original's facts count
-        rows[url] = twin_row(rows[url], original, how)
+    candidates = (row for row in rows if row["status"] == Status.OK)
+    for row, original, how in find_twins(candidates, config.near):
+        if row["object"] == original["object"]:
+            first = rows.get(original["url"])
+            assert first is not None
+            write_sidecar(manifest.out, first)  # whoever came first wrote it; the original's facts count
+        rows.put(twin_row(row, original, how))
     manifest.write()
-    _drop_copies(manifest)
-
-
-def _drop_copies(manifest: CrawlManifest) -> None:
-    """Delete the objects of twins, also those that a killed run had no time to delete."""
-    rows = manifest.rows.values()
-    kept = {row["sha256"] for row in rows if row["status"] == Status.OK}
-    copies = {row["sha256"] for row in rows if row["reason"] == Reason.DUPLICATE and row.get("sha256")} - kept
-    if copies:
-        for path in list(_stored_objects(manifest.out)):
+    # Also those that a killed run had no time to delete.
+    if copies := set(rows.dropped_digests()):
+        for path in list(stored_objects(manifest.out)):
             if path.rpartition("/")[2].partition(".")[0] in copies:
                 delete_object(join_url(manifest.out, path))
 
 
-def _summary(out: str, manifest: CrawlManifest, plan: _Plan, seconds: float) -> CrawlSummary:
-    counts = count_statuses(manifest.rows.values())
+def _summary(out: str, manifest: CrawlManifest, plan: CrawlPlan, seconds: float) -> CrawlSummary:
+    counts = count_statuses(manifest.rows)
     return CrawlSummary(
         out=out,
         videos_url=join_url(out, "videos"),
         manifest_url=manifest_url(out),
         counts={name: getattr(counts, name) for name in ("attempted", "ok", "rejected", "failed")},
-        reasons=count_reasons(manifest.rows.values()),
+        reasons=count_reasons(manifest.rows),
         links=plan.links,
-        fetched=len(plan.tasks),
+        fetched=manifest.rows.count_tasks(),
         skipped=plan.skipped,
         seconds=seconds,
     )

@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pipelines.crawl_manifest import Row, leave_row
+from pipelines.crawl_manifest import leave_row
+from pipelines.crawl_table import Row, Task
 from pipelines.fingerprint import Fingerprint, fingerprint_video
 from pipelines.links import Link
 from storage.digest import digest_file
@@ -24,7 +25,7 @@ from storage.objects import exists, join_url, local_copy, publish_file, stat_obj
 from storage.reasons import Reason, Status
 from storage.web_address import is_web_url, public_url
 
-__all__ = ["CrawlJob", "Task", "crawl_link", "link_row", "object_path", "sidecar_url", "write_sidecar"]
+__all__ = ["CrawlJob", "crawl_link", "link_row", "object_path", "sidecar_url", "write_sidecar"]
 
 # Other schemes that a list may name reach places that nobody meant to open.
 STORE_SCHEMES = {"", "file", "memory", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hdfs"}
@@ -38,15 +39,6 @@ class CrawlJob:
     out: str
     fetch: FetchConfig
     probe_seconds: float = 60.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Task:
-    """One link, where it came from, and its place among all links."""
-
-    link: Link
-    source: str
-    order: int
 
 
 def crawl_link(task: Task, job: CrawlJob, client: WebClient) -> Row:

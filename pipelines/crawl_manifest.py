@@ -7,38 +7,27 @@ manifest now and then and removed. Whoever kills the crawl loses nothing: the ne
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import threading
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any
+from collections.abc import Iterator
 
 import pyarrow as pa
 
-from pipelines.fingerprint import FRAMES_BITS, change_distance, frames_distance
+from pipelines.crawl_table import CrawlTable, Row, row_from_json, row_to_json
 from storage.digest import digest_bytes
 from storage.errors import StoreError, UsageError
 from storage.manifest import read_rows, write_rows
 from storage.objects import delete_object, exists, join_url, list_objects, read_bytes, write_bytes
-from storage.reasons import Reason, Status
 
 __all__ = [
     "CRAWL_SCHEMA",
-    "MAX_DISTANCE",
     "CrawlManifest",
-    "Row",
-    "find_twins",
     "keep_merging",
     "leave_row",
     "manifest_url",
-    "twin_row",
 ]
 
 logger = logging.getLogger(__name__)
-
-Row = dict[str, Any]
 
 CRAWL_SCHEMA = pa.schema(
     [
@@ -68,12 +57,6 @@ CRAWL_SCHEMA = pa.schema(
     ]
 )
 ROWS_FOLDER = "rows"
-BAND_BITS = 16
-# Hashes that differ in fewer bits than there are bands have a band in common, so none is overlooked.
-MAX_DISTANCE = FRAMES_BITS // BAND_BITS - 1
-# Of 192 bits: at most 44 between 68 real clips and small, strongly compressed copies of them; at least 78
-# between stretches of one real video whose frames alone would have passed for the same.
-LARGEST_CHANGE = 60
 
 
 def manifest_url(out: str) -> str:
@@ -84,49 +67,53 @@ def manifest_url(out: str) -> str:
 def leave_row(out: str, row: Row) -> None:
     """Keep one finished URL until the next merge; the last thing that is done about it."""
     url = join_url(out, ROWS_FOLDER, f"{digest_bytes(row['url'].encode())[:32]}.json")
-    write_bytes(url, json.dumps(row, allow_nan=False, default=_plain).encode())
+    write_bytes(url, row_to_json(row).encode())
 
 
-@dataclass(slots=True)
 class CrawlManifest:
-    """The rows of one output folder by URL."""
+    """The rows of one output folder; they lie on local disk while a crawl runs. Use it in a `with`."""
 
-    out: str
-    rows: dict[str, Row] = field(default_factory=dict)
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    def __init__(self, out: str) -> None:
+        self.out = out
+        self.rows = CrawlTable()
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> CrawlManifest:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.rows.close()
 
     @classmethod
     def read(cls, out: str) -> CrawlManifest:
         """What is known so far, with whatever a killed crawl left behind."""
         manifest = cls(out)
         if exists(manifest_url(out)):
-            manifest.rows = {row["url"]: row for row in read_rows(manifest_url(out))}
+            for row in read_rows(manifest_url(out)):
+                manifest.rows.put(row)
         manifest.merge()
         return manifest
 
     def merge(self) -> None:
         """Take over what workers left, write it, and only then remove it there."""
-        with self.lock:
-            left = list(self._left())
-            for _, row in left:
-                self.rows[row["url"]] = row
+        with self._lock:
+            left = []
+            for url, row in self._left():
+                self.rows.put(row)
+                left.append(url)
             if left:
                 self.write()
-            for url, _ in left:
+            for url in left:
                 delete_object(url)
 
     def write(self) -> None:
         """Publish all rows, in the order of their links."""
-        rows = sorted(self.rows.values(), key=lambda row: (row.get("order") or 0, row["url"]))
-        write_rows(manifest_url(self.out), rows, CRAWL_SCHEMA)
+        write_rows(manifest_url(self.out), self.rows, CRAWL_SCHEMA)
 
     def _left(self) -> Iterator[tuple[str, Row]]:
         with contextlib.suppress(UsageError):  # there is no such folder yet
             for item in list(list_objects(join_url(self.out, ROWS_FOLDER), suffixes={".json"})):
-                row = json.loads(read_bytes(item.url))
-                if row.get("retrieved_at"):
-                    row["retrieved_at"] = datetime.fromisoformat(row["retrieved_at"])
-                yield item.url, row
+                yield item.url, row_from_json(read_bytes(item.url))
 
 
 @contextlib.contextmanager
@@ -149,63 +136,3 @@ def keep_merging(manifest: CrawlManifest, seconds: float) -> Iterator[None]:
         over.set()
         worker.join()
         manifest.merge()
-
-
-def find_twins(rows: Iterable[Row], distance: int) -> dict[str, tuple[Row, str]]:
-    """Rows that show what an earlier one shows: URL → (the original's row, how they are alike).
-
-    Rows count in the order of their links. The same bytes are twins; so are videos of about the same length
-    (0.5 s) whose frames' hashes differ in at most `distance` bits and in which the same changes; -1 compares
-    bytes only.
-    """
-    twins: dict[str, tuple[Row, str]] = {}
-    by_digest: dict[str, Row] = {}
-    by_band: dict[tuple[int, int, str], list[Row]] = {}
-    for row in sorted(rows, key=lambda row: (row.get("order") or 0, row["url"])):
-        if row["sha256"] in by_digest:
-            twins[row["url"]] = (by_digest[row["sha256"]], "the same bytes")
-            continue
-        by_digest[row["sha256"]] = row
-        if distance < 0 or not row.get("phash"):
-            continue
-        second = int(row["video_seconds"] or 0.0)
-        near = (
-            other
-            for at in (second - 1, second, second + 1)
-            for band in _bands(row["phash"])
-            for other in by_band.get((at, *band), ())
-        )
-        original = next((other for other in near if _alike(row, other, distance)), None)
-        if original is not None:
-            twins[row["url"]] = (original, "the same pictures")
-            continue
-        for band in _bands(row["phash"]):
-            by_band.setdefault((second, *band), []).append(row)
-    return twins
-
-
-def _alike(one: Row, other: Row, distance: int) -> bool:
-    near_in_time = abs(float(one["video_seconds"]) - float(other["video_seconds"])) <= 0.5
-    hashes = (one["phash"], other["phash"])
-    return (
-        near_in_time and frames_distance(*hashes) <= distance and change_distance(*hashes) <= LARGEST_CHANGE
-    )
-
-
-def _bands(phash: str) -> Iterator[tuple[int, str]]:
-    digits = BAND_BITS // 4
-    for index in range(0, FRAMES_BITS // 4, digits):
-        yield index, phash[index : index + digits]
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, datetime):
-        return value.isoformat()
-    raise TypeError(f"a row cannot hold {type(value).__name__}")
-
-
-def twin_row(row: Row, original: Row, how: str) -> Row:
-    """The row of a twin: rejected, with a word about its original; its own object is not kept."""
-    message = f"{how} as {original['url']}"
-    changes = {"status": Status.REJECTED, "reason": Reason.DUPLICATE, "message": message, "object": None}
-    return {**row, **changes}

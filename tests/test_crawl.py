@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,8 +22,11 @@ from bad_http_server import BadServer
 
 from flows.cli import run
 from pipelines.crawl import CrawlConfig, crawl
-from pipelines.crawl_manifest import LARGEST_CHANGE, CrawlManifest, find_twins, leave_row
+from pipelines.crawl_manifest import CrawlManifest, leave_row
+from pipelines.crawl_plan import CrawlPlan
+from pipelines.crawl_twins import LARGEST_CHANGE, find_twins
 from pipelines.fingerprint import change_distance, fingerprint_video, frames_distance
+from pipelines.links import Link
 from pipelines.transforms import describe_source
 from storage.digest import digest_bytes
 from storage.errors import UsageError
@@ -261,9 +265,8 @@ def test_two_clips_from_one_tripod_are_no_twins(tmp_path: Path) -> None:
         return {"url": url, "sha256": url, "phash": phash, "video_seconds": 1.6, "order": len(url)}
 
     rows = [row("1", first), row("22", second), row("333", copy)]
-    assert {url: original["url"] for url, (original, _) in find_twins(rows, CrawlConfig().near).items()} == {
-        "333": "1"
-    }
+    twins = find_twins(rows, CrawlConfig().near)
+    assert [(twin["url"], original["url"]) for twin, original, _ in twins] == [("333", "1")]
 
 
 @pytest.mark.slow
@@ -354,9 +357,29 @@ def test_rows_that_a_killed_crawl_left_are_taken_over(tmp_path: Path) -> None:
     leave_row(str(tmp_path), {**row, "retrieved_at": datetime.now(UTC)})
     leave_row(str(tmp_path), {**row, "message": "later", "retrieved_at": datetime.now(UTC)})
     assert not (tmp_path / "crawl.parquet").exists()
-    assert CrawlManifest.read(str(tmp_path)).rows[row["url"]]["message"] == "later"
+    with CrawlManifest.read(str(tmp_path)) as manifest:
+        known = manifest.rows.get(row["url"])
+        assert known is not None and known["message"] == "later"
     assert rows_of(tmp_path)[row["url"]]["retrieved_at"].tzinfo is not None
     assert not [path for path in tmp_path.rglob("*.json")]
+
+
+def test_planning_needs_no_more_memory_for_more_links(tmp_path: Path) -> None:
+    def peak(count: int) -> int:
+        with CrawlManifest.read(str(tmp_path / str(count))) as manifest:
+            plan = CrawlPlan(manifest, ("cc0",))
+            tracemalloc.start()
+            for index in range(count):
+                licence = "CC0" if index % 2 else "CC BY 4.0"
+                plan.add(Link(url=f"http://e.org/{index:07d}.mp4", licence=licence, title="x" * 200), "list")
+            pages = [len(page) for page in manifest.rows.task_pages(100)]
+            _, most = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            assert sum(pages) == manifest.rows.count_tasks() == len(manifest.rows) == count // 2
+            assert [row["order"] for row in manifest.rows] == list(range(1, count, 2))
+        return most
+
+    assert peak(2400) < peak(800) + 200_000
 
 
 def test_a_wrong_configuration_is_refused() -> None:
