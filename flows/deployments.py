@@ -46,7 +46,11 @@ class Deployment:
 
 
 DEPLOYMENTS = (
-    Deployment(name="crawl-videos", flow="flows.crawl_videos.crawl_videos_flow"),
+    Deployment(
+        name="crawl-videos",
+        flow="flows.crawl_videos.crawl_videos_flow",
+        places={"sources": "sources", "out": "videos"},
+    ),
     Deployment(
         name="build-dataset",
         flow="flows.build_dataset.build_dataset_flow",
@@ -61,6 +65,11 @@ DEPLOYMENTS = (
         name="evaluate-weights",
         flow="flows.evaluate_weights.evaluate_weights_flow",
         places={"data": "dataset"},
+    ),
+    Deployment(
+        name="promote-model",
+        flow="flows.promote_model.promote_model_flow",
+        places={"registry": "registry", "data": "dataset"},
     ),
     Deployment(
         name="animate-photos",

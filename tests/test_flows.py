@@ -160,7 +160,7 @@ def test_only_a_failing_store_is_tried_again(
 def test_the_nightly_flow_wants_its_places(server: None) -> None:
     from flows.nightly import nightly_flow
 
-    with pytest.raises(UsageError, match="needs videos, photos, dataset, weights, loops"):
+    with pytest.raises(UsageError, match="needs videos, photos, dataset, weights, registry, loops"):
         nightly_flow()
 
 
@@ -170,6 +170,7 @@ def test_flow_parameters_are_documented() -> None:
     from flows.crawl_videos import crawl_videos_flow
     from flows.evaluate_weights import evaluate_weights_flow
     from flows.nightly import nightly_flow
+    from flows.promote_model import promote_model_flow
     from flows.publish_gallery import publish_gallery_flow
     from flows.train_models import train_models_flow
 
@@ -180,6 +181,7 @@ def test_flow_parameters_are_documented() -> None:
         train_models_flow,
         animate_photos_flow,
         publish_gallery_flow,
+        promote_model_flow,
         nightly_flow,
     ):
         for name, schema in flow.parameters.properties.items():

@@ -22,7 +22,7 @@ from storage.errors import FormatError, UsageError
 from storage.model_registry import ModelRegistry
 from storage.objects import join_url, list_objects, read_bytes, write_bytes
 
-FEW = Settings(values={"promotion": {"least_sources": 3}})
+FEW = Settings(values={"promotion": {"least_sources": 3}, "evaluate": {"examples": 1}})
 
 
 @pytest.fixture(scope="module")
