@@ -20,7 +20,8 @@ class AnimationSummary:
     """What became of the listed photos.
 
     counts: attempted, ok, rejected, failed; skipped: how many of them were done before; reasons: of those not
-    ok; seconds and photos_per_hour: of this run's own work; stage_seconds: summed over workers;
+    ok; seconds and photos_per_hour: of this run's own work; stage_seconds: summed over workers; counters:
+    those of its Beam job;
     failed_items: photo, reason, message of the first thousand; stopped: asked to end before all was done.
     """
 
@@ -31,6 +32,7 @@ class AnimationSummary:
     photos_per_hour: float
     stage_seconds: dict[str, float]
     stage_shares: dict[str, float]
+    counters: dict[str, int]
     failed_items: list[dict[str, str]]
     stopped: bool
     out: str
@@ -45,6 +47,7 @@ class Tally:
     reasons: Counter[str] = field(default_factory=Counter)
     stage_seconds: Counter[str] = field(default_factory=Counter)
     failed: list[dict[str, str]] = field(default_factory=list)
+    counters: dict[str, int] = field(default_factory=dict)
 
     def read(self, out: str) -> None:
         """Add up the rows of this run, which are those not merged into the ledger yet."""
@@ -79,6 +82,7 @@ def summarise(plan: Plan, tally: Tally, out: str, seconds: float, *, stopped: bo
         photos_per_hour=round(done / seconds * 3600, 1) if done else 0.0,
         stage_seconds={stage: round(value, 3) for stage, value in tally.stage_seconds.most_common()},
         stage_shares={stage: round(value / spent, 4) for stage, value in tally.stage_seconds.most_common()},
+        counters=tally.counters,
         failed_items=sorted(failed[:LISTED_FAILURES], key=lambda item: item["photo"]),
         stopped=stopped,
         out=out,

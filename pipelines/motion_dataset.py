@@ -88,7 +88,10 @@ class DatasetConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DatasetSummary:
-    """What became of a build: rows by status, the others by reason, and where the time went (seconds)."""
+    """What became of a build: rows by status, the others by reason, and where the time went (seconds).
+
+    `counters` and `stage_seconds` are those of this run's Beam job, over all workers.
+    """
 
     dataset_url: str
     counts: dict[str, int]
@@ -97,6 +100,7 @@ class DatasetSummary:
     sources: dict[str, int]
     seconds: float
     stage_seconds: dict[str, float]
+    counters: dict[str, int]
 
 
 def build_dataset(
@@ -206,17 +210,13 @@ def _kept_shards(previous: Previous | None) -> list[tuple[str, ShardInfo]]:
 
 
 def _summary(out: str, info: DatasetInfo, result: JobResult, seconds: float) -> DatasetSummary:
-    prefix = "milliseconds_"
     return DatasetSummary(
         dataset_url=out,
         counts=info.counts,
         reasons=count_reasons(read_rows(manifest_url(out), columns=["status", "reason"])),
         splits=info.splits,
-        sources={name: value for name, value in result.counters.items() if name.startswith("sources")},
+        sources={name: value for name, value in result.counts.items() if name.startswith("sources")},
         seconds=seconds,
-        stage_seconds={
-            name.removeprefix(prefix): value / 1000
-            for name, value in sorted(result.counters.items())
-            if name.startswith(prefix)
-        },
+        stage_seconds=result.stage_seconds,
+        counters=result.counts,
     )

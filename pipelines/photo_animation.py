@@ -75,12 +75,13 @@ def animate_photos(
                     out=out, config=config, weights_digest=weights, model_version=pinned.version,
                     plan_orphans=plan.orphans_url, stop_path=str(stop.path), workers=runner.workers,
                 )  # fmt: skip
-                run_pipeline(
+                result = run_pipeline(
                     partial(_build, plan.slices, studio_maker),
                     runner, stage="animate", total=plan.todo, on_progress=on_progress,
                 )  # fmt: skip
                 lease.check()
                 tally.read(out)
+                tally.counters = result.counts
         clear_todo(out)
         compact_ledger(out)
         return summarise(plan, tally, out, time.perf_counter() - begin, stopped=stop.asked)
@@ -130,7 +131,7 @@ class _StudioMaker:
     workers: int
 
     def make(self) -> Studio:
-        threads = max(1, (os.cpu_count() or 1) // self.workers)
+        threads = max(1, _usable_cores() // self.workers)
         torch.set_num_threads(threads)
         return Studio(
             out=self.out,
@@ -144,6 +145,14 @@ class _StudioMaker:
             orphans=json.loads(read_bytes(self.plan_orphans)) if self.plan_orphans else {},
             stopped=partial(os.path.exists, self.stop_path),
         )
+
+
+def _usable_cores() -> int:
+    """The cores this process may run on, which may be fewer than the machine has."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        return os.cpu_count() or 1
 
 
 def _build(

@@ -57,6 +57,7 @@ JOB_SERVER_SECONDS = 60
 CACHE_MILLIS = 600_000
 POLL_SECONDS = 0.25
 NAMESPACE = "stillstream"  # of our own counters; runners add some of theirs
+STAGE_PREFIX = "milliseconds_"  # counters of time, by stage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,6 +121,20 @@ class JobResult:
 
     counters: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """The counters that count items."""
+        return {name: value for name, value in self.counters.items() if not name.startswith(STAGE_PREFIX)}
+
+    @property
+    def stage_seconds(self) -> dict[str, float]:
+        """Time per stage, over all workers, in seconds."""
+        return {
+            name.removeprefix(STAGE_PREFIX): value / 1000
+            for name, value in sorted(self.counters.items())
+            if name.startswith(STAGE_PREFIX)
+        }
 
 
 class ProgressBoard:

@@ -123,6 +123,8 @@ def test_new_videos_only_write_new_shards(videos, dataset, tmp_path):
         summary = build_dataset(str(videos), str(grown), on_progress=progress.append)
     finally:
         (videos / "later.mp4").unlink()
+    assert summary.counters["sources"] == 1 and summary.counters["clips_ok"] == 1
+    assert min(summary.stage_seconds[name] for name in ("screen", "stabilise", "motion")) > 0
     assert [step.total for step in progress if step.stage == "distil"][-1] == 1
     after = read_dataset_json(str(grown))
     assert summary.counts["ok"] == 3

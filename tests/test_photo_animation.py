@@ -91,6 +91,7 @@ def test_photos_become_loops_with_everything_beside_them(
     assert rows[0]["outputs"][0] == "photo_0000.mp4" and rows[0]["stage_seconds"]["render"] > 0
     assert rows[0]["finished_at"].tzinfo is not None
     assert summary.photos_per_hour > 0 and abs(sum(summary.stage_shares.values()) - 1) < 0.01
+    assert summary.counters == {"ok": 3} and summary.stage_seconds["render"] > 0
 
 
 def test_still_pixels_of_lossless_frames_are_the_photo(tmp_path: Path, animate: Animate) -> None:
