@@ -90,6 +90,7 @@ def crawl_videos(
             "fetched now": summary.fetched,
             "done before": summary.skipped,
             "seconds": f"{summary.seconds:.1f}",
+            "by stage": _seconds(summary.stage_seconds),
             "videos": summary.videos_url,
             "manifest": summary.manifest_url,
         },

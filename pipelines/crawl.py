@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -26,7 +27,7 @@ from pipelines.crawl_manifest import CrawlManifest, keep_merging, manifest_url
 from pipelines.crawl_plan import CrawlPlan, stored_objects
 from pipelines.crawl_table import Task
 from pipelines.crawl_twins import MAX_DISTANCE, find_twins, twin_row
-from pipelines.runner import ProgressBoard, RunnerConfig, run_pipeline
+from pipelines.runner import STAGE_PREFIX, JobResult, ProgressBoard, RunnerConfig, run_pipeline
 from pipelines.sources import SourceConfig, find_links
 from storage.digest import digest_bytes
 from storage.errors import ItemError, UsageError
@@ -71,7 +72,11 @@ class CrawlConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CrawlSummary:
-    """What became of all URLs ever attempted, and what this run did: links found, fetched now, skipped."""
+    """What became of all URLs ever attempted, and what this run did: links found, fetched now, skipped.
+
+    `counters`: those of this run's Beam jobs. `stage_seconds`: finding links, fetching (over all workers),
+    telling twins.
+    """
 
     out: str
     videos_url: str
@@ -82,6 +87,8 @@ class CrawlSummary:
     fetched: int
     skipped: int
     seconds: float
+    stage_seconds: dict[str, float]
+    counters: dict[str, int]
 
 
 def crawl(
@@ -105,18 +112,23 @@ def crawl(
                 if on_progress is not None and plan.links % 50 == 0:
                     on_progress(Progress(stage="links", done=plan.links))
         manifest.write()
-        _fetch_all(manifest, config, runner, on_progress)
+        found_all = time.perf_counter()
+        job = _fetch_all(manifest, config, runner, on_progress)
+        fetched_all = time.perf_counter()
         _settle_twins(manifest, config)
         with contextlib.suppress(UsageError):
             remove_temporaries(out)
-        return _summary(out, manifest, plan, time.perf_counter() - begin)
+        end = time.perf_counter()
+        stages = {"links": found_all - begin, **job.stage_seconds, "twins": end - fetched_all}
+        return _summary(plan, manifest, JobResult(counters=job.counters, seconds=end - begin), stages)
 
 
 def _fetch_all(
     manifest: CrawlManifest, config: CrawlConfig, runner: RunnerConfig, on_progress: OnProgress | None
-) -> None:
+) -> JobResult:
     job = CrawlJob(out=manifest.out, fetch=config.fetch, probe_seconds=config.probe_seconds)
     total, done = manifest.rows.count_tasks(), 0
+    counters: Counter[str] = Counter()
 
     def report(step: Progress) -> None:
         if on_progress is not None:
@@ -125,12 +137,16 @@ def _fetch_all(
     with keep_merging(manifest, config.merge_seconds):
         # A runner of this machine holds all that it groups by host.
         for tasks in manifest.rows.task_pages(TASKS_AT_ONCE):
-            _fetch(tasks, job, runner, report if on_progress is not None else None)
+            result = _fetch(tasks, job, runner, report if on_progress is not None else None)
+            counters.update(result.counters)
             done += len(tasks)
+    return JobResult(counters=dict(counters))
 
 
-def _fetch(tasks: list[Task], job: CrawlJob, runner: RunnerConfig, on_progress: OnProgress | None) -> None:
-    run_pipeline(
+def _fetch(
+    tasks: list[Task], job: CrawlJob, runner: RunnerConfig, on_progress: OnProgress | None
+) -> JobResult:
+    return run_pipeline(
         lambda pipeline, board: pipeline | beam.Create(tasks) | "Crawl" >> CrawlLinks(job, board),
         runner,
         stage="crawl",
@@ -170,6 +186,7 @@ class _FetchHost(beam.DoFn):  # type: ignore[misc]
             for task in sorted(group[1], key=lambda task: task.order):
                 row = crawl_link(task, self._job, client)
                 Metrics.counter(NAMESPACE, f"links_{row['status']}").inc()
+                Metrics.counter(NAMESPACE, f"{STAGE_PREFIX}fetch").inc(round(row["seconds_spent"] * 1000))
                 self._board.note(str(row["status"]))
                 yield row["url"], str(row["status"])
 
@@ -203,7 +220,10 @@ def _settle_twins(manifest: CrawlManifest, config: CrawlConfig) -> None:
                 delete_object(join_url(manifest.out, path))
 
 
-def _summary(out: str, manifest: CrawlManifest, plan: CrawlPlan, seconds: float) -> CrawlSummary:
+def _summary(
+    plan: CrawlPlan, manifest: CrawlManifest, job: JobResult, stages: dict[str, float]
+) -> CrawlSummary:
+    out = manifest.out
     counts = count_statuses(manifest.rows)
     return CrawlSummary(
         out=out,
@@ -214,5 +234,7 @@ def _summary(out: str, manifest: CrawlManifest, plan: CrawlPlan, seconds: float)
         links=plan.links,
         fetched=manifest.rows.count_tasks(),
         skipped=plan.skipped,
-        seconds=seconds,
+        seconds=job.seconds,
+        stage_seconds=stages,
+        counters=job.counts,
     )

@@ -39,7 +39,7 @@ from pipelines.lost_workers import LOST, notice_lost_workers
 from storage.errors import JobError, StillstreamError, UsageError
 from storage.progress import OnProgress, Progress
 
-__all__ = ["JobResult", "ProgressBoard", "RunnerConfig", "pipeline_options", "run_pipeline"]
+__all__ = ["STAGE_PREFIX", "JobResult", "ProgressBoard", "RunnerConfig", "pipeline_options", "run_pipeline"]
 
 logger = logging.getLogger(__name__)
 

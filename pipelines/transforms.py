@@ -19,7 +19,7 @@ from apache_beam.metrics.metric import Metrics
 
 from pipelines.distil import Distilled, MeasureConfig, Row, Source, distil_video, source_row
 from pipelines.parts import PartStore, read_chunk
-from pipelines.runner import ProgressBoard
+from pipelines.runner import STAGE_PREFIX, ProgressBoard
 from storage.digest import digest_file
 from storage.errors import FetchError, ItemError, MediaError, StoreError, UsageError
 from storage.isolated import run_isolated
@@ -86,7 +86,7 @@ class _Distil(beam.DoFn):  # type: ignore[misc]
         for row in rows:
             Metrics.counter(NAMESPACE, f"clips_{row['status']}").inc()
             for stage, seconds in row["stage_seconds"].items():
-                Metrics.counter(NAMESPACE, f"milliseconds_{stage}").inc(round(seconds * 1000))
+                Metrics.counter(NAMESPACE, f"{STAGE_PREFIX}{stage}").inc(round(seconds * 1000))
 
 
 def distil_source(source: ObjectInfo, job: DistilJob) -> tuple[str, Distilled]:
