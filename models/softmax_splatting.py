@@ -6,21 +6,25 @@ with b the bilinear weight of source x at destination y (Niklaus and Liu 2020, "
 Frame Interpolation", equation 7). The largest Z that reaches a destination is subtracted there, not one
 global maximum, so that no destination underflows however large Z grows.
 
-`splat_numpy` is a compiled loop on channels-last arrays; `softmax_splat` is its differentiable torch twin,
-with coordinates and sums in float32 whatever the features' type. Sources that leave the picture are dropped.
+`splat_numpy` is a compiled loop on channels-last arrays; colours are splatted in bands of destination rows by
+several threads, and since every destination adds its sources in their order, the number of threads changes
+nothing. `softmax_splat` is its differentiable torch twin, with coordinates and sums in float32 whatever the
+features' type. Sources that leave the picture are dropped.
 Legend: B batch, C channels, H, W rows and columns; displacement is (dx, dy) in pixels, x right, y down.
 """
 
 from __future__ import annotations
 
 import math
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.compiled import compiled
+from models.compiled import add_four, compiled
 from storage.errors import UsageError
 
 if TYPE_CHECKING:
@@ -39,10 +43,13 @@ __all__ = [
 ]
 
 Floats = NDArray[np.float32]
+Source = tuple[Floats, Floats, Floats]  # features, displacement, importance
 
 # Importances that differ by less than this cannot underflow float32 under one common maximum (exp(-60) is
 # 1e-26), so they need neither the second pass over the destinations nor an exp for every corner.
 SAFE_RANGE = 60.0
+# A band of fewer destination rows than this is not worth a thread.
+LEAST_BAND = 128
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,10 +64,19 @@ class Splat:
     weights_HW: Floats
 
 
-def splat_numpy(features_HWC: Floats, displacement_2HW: Floats, importance_HW: Floats | None = None) -> Splat:
-    """Splat (H, W, C) features along (2, H, W) with importance Z (H, W), zero when absent."""
-    sums, weights = splat_sums_numpy([(features_HWC, displacement_2HW, importance_HW, 0.0)])
-    return Splat(features=_average(sums, weights), weights_HW=weights)
+def splat_numpy(
+    features_HWC: Floats,
+    displacement_2HW: Floats,
+    importance_HW: Floats | None = None,
+    *,
+    threads: int | None = None,
+) -> Splat:
+    """Splat (H, W, C) features along (2, H, W) with importance Z (H, W), zero when absent.
+
+    `threads`: how many share the work where C is 3; None takes as many as there are cores.
+    """
+    sources = [_checked(features_HWC, displacement_2HW, importance_HW, 0.0)]
+    return _splat(sources, threads=threads)
 
 
 def symmetric_splat_numpy(
@@ -74,10 +90,9 @@ def symmetric_splat_numpy(
     if not 0.0 <= alpha <= 1.0:
         raise UsageError(f"alpha must lie in [0, 1], got {alpha}; use t / N")
     ways = [(forward_2HW, 1.0 - alpha), (backward_2HW, alpha)]
-    sums, weights = splat_sums_numpy(
-        [(features_HWC, way, importance_HW, math.log(share)) for way, share in ways if share > 0]
+    return _splat(
+        [_checked(features_HWC, way, importance_HW, math.log(share)) for way, share in ways if share > 0]
     )
-    return Splat(features=_average(sums, weights), weights_HW=weights)
 
 
 def splat_sums_numpy(
@@ -88,11 +103,29 @@ def splat_sums_numpy(
     All sources share each destination's maximum, so their ratio is the joint softmax average.
     """
     checked = [_checked(*source) for source in sources]
-    shape = checked[0][0].shape
+    highest = _safe_highest(checked)
+    return _splat_any(checked) if highest is None else _splat_colour(checked, highest, average=False)
+
+
+def _splat(checked: list[Source], threads: int | None = None) -> Splat:
+    highest = _safe_highest(checked)
+    if highest is not None:
+        features, weights = _splat_colour(checked, highest, average=True, threads=threads)
+        return Splat(features=features, weights_HW=weights)
+    sums, weights = _splat_any(checked)
+    return Splat(features=_average(sums, weights), weights_HW=weights)
+
+
+def _safe_highest(checked: list[Source]) -> float | None:
+    """The largest importance where sources are colours that may share it as their maximum, else None."""
     lowest = min(float(importance.min()) for _, _, importance in checked)
     highest = max(float(importance.max()) for _, _, importance in checked)
-    if shape[2] == 3 and highest - lowest <= SAFE_RANGE:
-        return _splat_colour(checked, highest)
+    return highest if checked[0][0].shape[2] == 3 and highest - lowest <= SAFE_RANGE else None
+
+
+def _splat_any(checked: list[Source]) -> tuple[Floats, Floats]:
+    """Any number of channels, any importance: the maximum of every destination first, then the sums."""
+    shape = checked[0][0].shape
     maximum = np.full(shape[:2], -np.inf, np.float32)
     for _, displacement, importance in checked:
         _maximum_into(displacement, importance, maximum)
@@ -102,53 +135,100 @@ def splat_sums_numpy(
     return sums, weights
 
 
-def _splat_colour(checked: list[tuple[Floats, Floats, Floats]], highest: float) -> tuple[Floats, Floats]:
-    """The colour path: weight and weighted colour travel as four floats, one vector register."""
+def _splat_colour(
+    checked: list[Source], highest: float, *, average: bool, threads: int | None = None
+) -> tuple[Floats, Floats]:
+    """The colour path: colours (H, W, 3), divided by their weights if `average`, and weights (H, W)."""
     height, width, _ = checked[0][0].shape
-    # One spare cell all round takes the corners that fall outside without a test for each.
-    sums = np.zeros((height + 2, width + 2, 4), np.float32)
-    for features, displacement, importance in checked:
-        _add_colour(features, displacement, importance, highest, sums)
-    inner = sums[1:-1, 1:-1]
-    return inner[..., :3], inner[..., 3]
+    colours, weights = np.empty((height, width, 3), np.float32), np.empty((height, width), np.float32)
+    # How far a row's sources are carried up and down at most: bands skip the rows that cannot reach them.
+    reaches = [
+        (np.fmin.reduce(displacement[1], axis=1), np.fmax.reduce(displacement[1], axis=1))
+        for _, displacement, _ in checked
+    ]
+
+    def splat_band(top: int, bottom: int) -> None:
+        # One spare cell all round takes the corners that fall outside without a test for each.
+        sums = np.zeros((bottom - top + 2, width + 2, 4), np.float32)
+        rows = np.arange(height)
+        for (features, displacement, importance), (up, down) in zip(checked, reaches, strict=True):
+            reached = np.flatnonzero((rows + down > top - 1) & (rows + up < bottom))
+            if reached.size:
+                first, last = int(reached[0]), int(reached[-1]) + 1
+                weight = np.exp(importance[first:last] - np.float32(highest))
+                _add_colour(features[first:last], displacement, weight, first, top, sums)
+        _finish_colour(sums, colours[top:bottom], weights[top:bottom], average)
+
+    count = threads or len(os.sched_getaffinity(0))
+    edges = np.linspace(0, height, max(min(count, height // LEAST_BAND), 1) + 1).round().astype(int).tolist()
+    if len(edges) == 2:
+        splat_band(0, height)
+    else:
+        with ThreadPoolExecutor(len(edges) - 1) as pool:
+            list(pool.map(splat_band, edges[:-1], edges[1:]))
+    return colours, weights
 
 
 @compiled
 def _add_colour(
-    features: Floats, displacement: Floats, importance: Floats, highest: float, sums: Floats
+    features: Floats, displacement: Floats, weight: Floats, first: int, top: int, sums: Floats
 ) -> None:
-    """Splat colours (H, W, 3) with weight exp(Z − highest) onto `sums`: (H + 2, W + 2, 4)."""
-    height, width, _ = features.shape
-    flat = sums.reshape(-1)
-    # Unsigned flat indices spare the tests for negative ones and let the four channels share a register.
-    row = np.uint64(4 * (width + 2) - 8)
-    one, two, three, four = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(4)
-    for y in range(height):
+    """Add weighted colours of the source rows from `first` on to the band of destinations from row `top` on.
+
+    features (h, W, 3), weight (h, W), displacement (2, H, W), sums (band + 2, W + 2, 4).
+    """
+    rows, width, _ = features.shape
+    flat, pitch = sums.reshape(-1), np.int32(width + 2)
+    upper, lower = np.float32(top - 1), np.float32(top + sums.shape[0] - 2)
+    cells = np.empty(width, np.int32)
+    along = np.empty((2, width), np.float32)
+    weighted = np.empty(4 * width, np.float32)
+    one = np.float32(1)
+    for row in range(rows):
+        y = first + row
+        # Two plain loops, which the compiler turns into vectors, prepare what the scattering one needs.
         for x in range(width):
             px = np.float32(x) + displacement[0, y, x]
             py = np.float32(y) + displacement[1, y, x]
             # Written so that a NaN or an enormous displacement fails the test and drops the source.
-            if not (px > -1 and py > -1 and px < width and py < height):
+            inside = (px > -1) & (px < width) & (py > upper) & (py < lower)
+            px, py = (px if inside else np.float32(0)), (py if inside else np.float32(0))
+            left, above_y = np.floor(px), np.floor(py)
+            along[0, x], along[1, x] = px - left, py - above_y
+            cell = (np.int32(above_y) - np.int32(top - 1)) * pitch + np.int32(left) + np.int32(1)
+            cells[x] = cell if inside else np.int32(-1)
+        for x in range(width):
+            gain = weight[row, x]
+            weighted[4 * x] = features[row, x, 0] * gain
+            weighted[4 * x + 1] = features[row, x, 1] * gain
+            weighted[4 * x + 2] = features[row, x, 2] * gain
+            weighted[4 * x + 3] = gain
+        for x in range(width):
+            if cells[x] < 0:
                 continue
-            left, top = np.floor(px), np.floor(py)
-            fx, fy = px - left, py - top
-            weight = np.exp(importance[y, x] - np.float32(highest))
-            high, low = weight * (np.float32(1) - fy), weight * fy
-            r, g, b = features[y, x, 0], features[y, x, 1], features[y, x, 2]
-            j = np.uint64(4 * ((np.int64(top) + 1) * (width + 2) + np.int64(left) + 1))
-            for corner in (high * (np.float32(1) - fx), high * fx):
-                flat[j] += corner * r
-                flat[j + one] += corner * g
-                flat[j + two] += corner * b
-                flat[j + three] += corner
-                j += four
-            j += row
-            for corner in (low * (np.float32(1) - fx), low * fx):
-                flat[j] += corner * r
-                flat[j + one] += corner * g
-                flat[j + two] += corner * b
-                flat[j + three] += corner
-                j += four
+            fx, fy = along[0, x], along[1, x]
+            above = 4 * np.int64(cells[x])
+            below = above + 4 * pitch
+            add_four(flat, above, weighted, 4 * x, (one - fy) * (one - fx))
+            add_four(flat, above + 4, weighted, 4 * x, (one - fy) * fx)
+            add_four(flat, below, weighted, 4 * x, fy * (one - fx))
+            add_four(flat, below + 4, weighted, 4 * x, fy * fx)
+
+
+@compiled
+def _finish_colour(sums: Floats, colours: Floats, weights: Floats, average: bool) -> None:
+    """Take a band's sums apart into colours and weights, divided where anything landed if `average`."""
+    height, width, _ = colours.shape
+    for y in range(height):
+        for x in range(width):
+            weight = sums[y + 1, x + 1, 3]
+            factor = np.float32(1)
+            if average:
+                factor = np.float32(1) / weight if weight > 0 else np.float32(0)
+            colours[y, x, 0] = sums[y + 1, x + 1, 0] * factor
+            colours[y, x, 1] = sums[y + 1, x + 1, 1] * factor
+            colours[y, x, 2] = sums[y + 1, x + 1, 2] * factor
+            weights[y, x] = weight
 
 
 def _checked(

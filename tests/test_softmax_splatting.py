@@ -199,3 +199,17 @@ def test_alpha_outside_its_range_is_refused():
     features, displacement, importance = case(7)
     with pytest.raises(UsageError, match="alpha"):
         symmetric_splat_numpy(features, displacement, displacement, importance, 1.5)
+
+
+@pytest.mark.parametrize("threads", [2, 3, 5])
+def test_number_of_threads_changes_no_bit(threads: int) -> None:
+    rng = np.random.default_rng(threads)
+    colours = rng.random((700, 40, 3), np.float32)
+    displacement = rng.normal(0, 40, (2, 700, 40)).astype(np.float32)
+    displacement[:, 3] = np.nan
+    displacement[1, 500] = -1e30
+    importance = rng.normal(0, 2, (700, 40)).astype(np.float32)
+    alone = splat_numpy(colours, displacement, importance, threads=1)
+    shared = splat_numpy(colours, displacement, importance, threads=threads)
+    assert np.array_equal(alone.features, shared.features)
+    assert np.array_equal(alone.weights_HW, shared.weights_HW) and alone.weights_HW.max() > 0

@@ -1,6 +1,6 @@
-"""How much faster the compiled splat is than scattering with torch, in one run, on one thread.
+"""How much faster the compiled splat is than scattering with torch, in one run, on equally many threads.
 
-    python tests/benchmarks/splatting.py [--repeats 7]
+    python tests/benchmarks/splatting.py [--repeats 7] [--threads 2]
 
 All splat a 1280×720 RGB picture with softmax importance along the same displacement. "index_add_" is the
 plain scatter: four corners, each torch.index_add_ into (C, H·W) planes, one global maximum of Z.
@@ -64,8 +64,10 @@ def timed(function: Callable[[], object]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=7)
-    repeats = parser.parse_args().repeats
-    torch.set_num_threads(1)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    repeats, threads = options.repeats, options.threads
+    torch.set_num_threads(threads)
     picture, displacement, importance = inputs()
     tensors = (
         torch.from_numpy(picture).permute(2, 0, 1)[None].contiguous(),
@@ -73,7 +75,7 @@ def main() -> None:
         torch.from_numpy(importance)[None, None],
     )
     contenders = {
-        "compiled splat": lambda: splat_numpy(picture, displacement, importance),
+        "compiled splat": lambda: splat_numpy(picture, displacement, importance, threads=threads),
         "torch.index_add_": lambda: scatter_by_index_add(tensors[0][0], tensors[1][0], tensors[2][0, 0]),
         "softmax_splat": lambda: softmax_splat(*tensors)[0][0],
         "bilinear gather": lambda: bilinear_warp(picture, displacement),
@@ -89,9 +91,8 @@ def main() -> None:
             for name, function in contenders.items():
                 times[name].append(timed(function))
     difference = max(float(np.abs(splatted - other).max()) for other in others)
-    print(
-        f"{platform.processor() or platform.machine()}, numba {numba.__version__}, torch {torch.__version__}"
-    )
+    machine = platform.processor() or platform.machine()
+    print(f"{machine}, {threads} threads, numba {numba.__version__}, torch {torch.__version__}")
     for name, values in times.items():
         spread = f"{min(values) * 1e3:.1f} to {max(values) * 1e3:.1f}"
         print(f"{name:18} {statistics.median(values) * 1e3:8.1f} ms   ({spread})")
