@@ -25,7 +25,6 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing import forkserver
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 
@@ -65,7 +64,10 @@ class Pool:
         self._context.set_forkserver_preload(list(preload))
         self._workers: dict[str, BaseProcess] = {}
         self._lock = threading.Lock()
-        forkserver.ensure_running()  # imports while the pool waits for its first request
+        # The first fork waits for the imports; with it done, a pool that answers is one that is ready.
+        first = self._context.Process(target=os.getpid, name="warm-up")
+        first.start()
+        first.join()
 
     def start(self, request: beam_fn_api_pb2.StartWorkerRequest) -> str:
         """Fork a worker that serves the runner's control endpoint."""

@@ -20,7 +20,7 @@ __all__ = ["Front"]
 
 logger = logging.getLogger(__name__)
 
-ANSWER_SECONDS = 30.0
+ANSWER_SECONDS = 60.0  # of a pool that lives; one that does not refuses at once
 
 
 class Front:

@@ -10,14 +10,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pipelines.worker_pool_health import answers
 
 __all__ = ["Service", "free_port", "front", "pool", "prism", "prism_binary"]
 
-START_SECONDS = 120.0
+START_SECONDS = 400.0
 ROOT = Path(__file__).parents[1]
 
 
@@ -42,14 +42,14 @@ class Service:
     def log(self) -> str:
         return self._log.read_text(errors="replace")
 
-    def wait(self) -> Service:
-        """Wait until the port takes connections."""
+    def wait(self, ready: Callable[[str], bool]) -> Service:
+        """Wait until the service at its address is ready."""
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline and self.process.poll() is None:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+            if ready(self.address):
                 return self
             time.sleep(0.1)
-        raise RuntimeError(f"nothing listens on port {self.port}: {self.log[-2000:]}")
+        raise RuntimeError(f"nothing answers at {self.address}: {self.log[-2000:]}")
 
     def kill(self) -> None:
         """End the process as a machine that goes away does; whatever it started has to notice."""
@@ -70,9 +70,7 @@ def pool(folder: Path, name: str, *, port: int | None = None, preload: str = "")
     """A worker pool that answers."""
     port = port or free_port()
     command = [sys.executable, "-m", "pipelines.worker_pool", "--port", str(port), "--preload", preload]
-    service = Service(command, port, folder / f"{name}.log").wait()
-    assert answers(service.address)
-    return service
+    return Service(command, port, folder / f"{name}.log").wait(answers)
 
 
 def front(folder: Path, pools: list[Service]) -> Service:
@@ -80,7 +78,7 @@ def front(folder: Path, pools: list[Service]) -> Service:
     port = free_port()
     spread = ",".join(each.address for each in pools)
     command = [sys.executable, "-m", "pipelines.worker_pool", "--port", str(port), "--spread", spread]
-    return Service(command, port, folder / "front.log").wait()
+    return Service(command, port, folder / "front.log").wait(answers)
 
 
 def prism_binary() -> str | None:
@@ -96,11 +94,18 @@ def prism(folder: Path) -> Iterator[Service]:
     assert binary is not None
     port = free_port()
     command = [binary, "-job_port", str(port), "-serve_http=false", "-log_kind", "text"]
-    service = Service(command, port, folder / "prism.log").wait()
+    service = Service(command, port, folder / "prism.log").wait(_listens)
     try:
         yield service
     finally:
         service.stop()
+
+
+def _listens(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    with contextlib.suppress(OSError), socket.create_connection((host, int(port)), 1):
+        return True
+    return False
 
 
 def free_port() -> int:
