@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from storage.manifest import read_rows
+from storage.model_registry import pin_weights
 from storage.objects import exists, join_url
 from storage.progress import OnProgress, Progress
 from storage.reasons import Status
@@ -196,7 +197,8 @@ def evaluate_weights(
     from flows.evaluation_page import publish_evaluation
     from models.evaluate import evaluate
 
-    evaluation = evaluate(data, checkpoint, settings.evaluate, on_progress=on_progress)
+    weights = pin_weights(checkpoint).checkpoint
+    evaluation = evaluate(data, weights, settings.evaluate, on_progress=on_progress)
     page_url = publish_evaluation(evaluation, out)
     return Outcome(
         title="Evaluation",

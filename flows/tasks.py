@@ -25,6 +25,7 @@ from flows.limits import one_writer
 from flows.settings import Settings
 from flows.unchanged import Record, datasets_digest, inputs_digest
 from storage.errors import StillstreamError, StoreError
+from storage.model_registry import pin_weights
 from storage.progress import OnProgress
 
 __all__ = [
@@ -122,6 +123,7 @@ def evaluate_weights_task(
     """Judge weights on a dataset; the same weights on the same clips are judged once."""
     from models.animate import networks_digest
 
+    checkpoint = pin_weights(checkpoint).checkpoint
     inputs = inputs_digest(
         data=datasets_digest(data), weights=networks_digest(checkpoint, "auto"), config=settings.evaluate
     )

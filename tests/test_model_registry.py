@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -145,3 +146,41 @@ def test_the_registry_needs_no_torch() -> None:
     code = "import sys, storage.model_registry; print([m for m in ('torch', 'prefect') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+WRITER = """
+import sys
+from storage.model_registry import EventKind, ModelRegistry
+from storage.objects import join_url, write_bytes
+
+url = sys.argv[1]
+registry = ModelRegistry(join_url(url, "registry"))
+for number in range(10_000):
+    place = join_url(url, "incoming", str(number))
+    write_bytes(place, str(number).encode() * 50_000)
+    version = registry.add({"motion": place}, {"motion": "x"}, {}).name
+    registry.record(EventKind.PROMOTED, version, why="newer")
+    registry.found()
+    print(number, flush=True)
+"""
+
+
+def test_kills_leave_whole_versions_and_whole_decisions(tmp_path: Path) -> None:
+    registry = ModelRegistry(str(tmp_path / "registry"))
+    for kill in range(6):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+        )
+        assert writer.stdout is not None
+        with writer.stdout:
+            for _ in range(3 + kill):
+                writer.stdout.readline()
+            time.sleep(0.002 * kill)
+            writer.kill()
+            writer.wait()
+        versions = {version.name: version for version in registry.versions()}
+        for version in versions.values():
+            copied = read_bytes(join_url(registry.version_url(version.name), "motion.safetensors"))
+            assert digest_bytes(copied) == version.weights["motion"]["sha256"]
+        assert registry.current() in versions
+        assert all(event.why == "newer" and event.version in versions for event in registry.history())
