@@ -22,12 +22,15 @@ from flows.command_parts import (
     ConfigFile,
     FlinkMaster,
     JobEndpoint,
+    LogFormat,
     Out,
     Runner,
     Strict,
     WorkerPool,
     Workers,
     finish,
+    is_verbose,
+    log_format_first,
     settings_of,
 )
 from flows.console import error_line, quiet_libraries, stage_progress
@@ -65,25 +68,13 @@ app.add_typer(config_app, name="config")
 app.add_typer(models_app, name="models")
 app.add_typer(flows_app, name="flows")
 
-LOG_FORMAT = "--log-format"
-
 
 @app.callback()
-def choose_logs(
-    log_format: Annotated[
-        Literal["text", "json"] | None,
-        typer.Option(
-            LOG_FORMAT,
-            metavar="text|json",
-            help="Messages on standard error for people, or one JSON object a line; goes anywhere.",
-            show_default="text",
-        ),
-    ] = None,
-) -> None:
+def choose_logs(log_format: LogFormat = None) -> None:
     """Turn photo libraries into living pictures: water, clouds and smoke move, all else stays still."""
     if log_format is not None:
         os.environ[FORMAT_VARIABLE] = log_format
-        quiet_libraries(verbose=_is_verbose())
+        quiet_libraries(verbose=is_verbose())
 
 
 @app.command()
@@ -444,7 +435,7 @@ def check_config(config: ConfigFile = None) -> None:
 
 def main() -> None:
     """Entry point of the `stillstream` command."""
-    quiet_libraries(verbose=_is_verbose())
+    quiet_libraries(verbose=is_verbose())
     signal.signal(signal.SIGTERM, _terminate)
     sys.exit(run(sys.argv[1:]))
 
@@ -452,7 +443,7 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code. Errors of ours become one line; a bug keeps its traceback."""
     try:
-        code = app(_log_format_first(arguments), prog_name="stillstream", standalone_mode=False)
+        code = app(log_format_first(arguments), prog_name="stillstream", standalone_mode=False)
     except typer.TyperException as exc:
         error_line(f"{exc.format_message()} (see `{_help_command(arguments)}`)")
         return 2
@@ -471,20 +462,6 @@ def run(arguments: Sequence[str]) -> int:
     if code == INTERRUPTED:  # which is also what typer makes of Ctrl-C
         error_line("interrupted; what is finished is kept, the same command goes on from there")
     return code if isinstance(code, int) else 0
-
-
-def _is_verbose() -> bool:
-    return bool(os.environ.get("STILLSTREAM_VERBOSE"))
-
-
-def _log_format_first(arguments: Sequence[str]) -> list[str]:
-    """The option of all commands may stand anywhere; the parser wants it before the command."""
-    for place, argument in enumerate(arguments):
-        length = 2 if argument == LOG_FORMAT else 1 if argument.startswith(f"{LOG_FORMAT}=") else 0
-        if length:
-            end = place + length
-            return [*arguments[place:end], *arguments[:place], *arguments[end:]]
-    return list(arguments)
 
 
 def _terminate(number: int, frame: object) -> None:

@@ -5,14 +5,11 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["flows_app"]
+from flows.command_parts import ConfigFile, settings_of
+
+__all__ = ["flows_app", "serve", "write_yaml"]
 
 flows_app = typer.Typer(help="Run the flows unattended, on a Prefect server.", no_args_is_help=True)
-
-ConfigFile = Annotated[
-    str | None,
-    typer.Option("--config", metavar="FILE", help="Settings file (TOML) instead of stillstream.toml."),
-]
 
 
 @flows_app.command("serve")
@@ -31,9 +28,8 @@ def serve(
     Example:  [bold]PREFECT_API_URL=http://127.0.0.1:4200/api stillstream flows serve[/bold]
     """
     from flows.serving import serve_flows
-    from flows.settings import load_settings
 
-    settings = load_settings(config).override("flows", limit=limit, metrics_port=metrics_port)
+    settings = settings_of(config).override("flows", limit=limit, metrics_port=metrics_port)
     serve_flows(settings, config)
 
 
@@ -49,10 +45,9 @@ def write_yaml(
     Example:  [bold]stillstream flows yaml --out prefect.yaml[/bold]
     """
     from flows.deployments import prefect_yaml
-    from flows.settings import load_settings
     from storage.objects import write_bytes
 
-    text = prefect_yaml(load_settings(config), config)
+    text = prefect_yaml(settings_of(config), config)
     if out is None:
         sys.stdout.write(text)
     else:

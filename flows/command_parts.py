@@ -1,8 +1,10 @@
 """What the commands of several modules share: their common options, the settings, and how they end."""
 
 import json
+import os
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -18,16 +20,20 @@ __all__ = [
     "ConfigFile",
     "FlinkMaster",
     "JobEndpoint",
+    "LogFormat",
     "Out",
     "Runner",
     "Strict",
     "WorkerPool",
     "Workers",
     "finish",
+    "is_verbose",
+    "log_format_first",
     "settings_of",
 ]
 
 INTERRUPTED = 130
+LOG_FORMAT = "--log-format"
 
 Out = Annotated[
     str, typer.Option("--out", metavar="URL", help="Where the results go: any folder or fsspec URL.")
@@ -60,6 +66,31 @@ Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 when an item
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON object with the summary on standard output.")
 ]
+
+LogFormat = Annotated[
+    Literal["text", "json"] | None,
+    typer.Option(
+        LOG_FORMAT,
+        metavar="text|json",
+        help="Messages on standard error for people, or one JSON object a line; goes anywhere.",
+        show_default="text",
+    ),
+]
+
+
+def is_verbose() -> bool:
+    """Whether everything that libraries say is wanted."""
+    return bool(os.environ.get("STILLSTREAM_VERBOSE"))
+
+
+def log_format_first(arguments: Sequence[str]) -> list[str]:
+    """The option of all commands may stand anywhere; the parser wants it before the command."""
+    for place, argument in enumerate(arguments):
+        length = 2 if argument == LOG_FORMAT else 1 if argument.startswith(f"{LOG_FORMAT}=") else 0
+        if length:
+            end = place + length
+            return [*arguments[place:end], *arguments[:place], *arguments[end:]]
+    return list(arguments)
 
 
 def settings_of(config: str | None) -> Any:

@@ -20,7 +20,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from flows.jobs import Outcome
 from storage.web_address import public_url
 
-__all__ = ["RUN_HOOKS", "count_outcome", "serve_metrics"]
+__all__ = ["RUN_HOOKS", "count_outcome", "count_run", "serve_metrics"]
 
 RUNS = Counter("stillstream_runs", "Flow runs by the state they ended in", ["flow", "state"])
 LAST_DONE = Gauge(

@@ -7,7 +7,10 @@ nothing, and one that was broken off is taken up by the next.
 import flows.prefect_environment  # noqa: F401
 
 # isort: split
+import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from prefect import flow
 
@@ -21,6 +24,7 @@ from flows.outcomes import final_state, run_name
 from flows.promote_model import promote_model_flow
 from flows.publish_gallery import publish_gallery_flow
 from flows.secrets import run_settings
+from flows.settings import load_settings
 from flows.train_models import train_models_flow
 from storage.dataset_format import DATASET_FILE, read_dataset_json
 from storage.errors import UsageError
@@ -70,7 +74,14 @@ class NightlyConfig:
             raise UsageError(f"the nightly flow needs {', '.join(missing)}; name them in [nightly]")
 
 
-@flow(name="nightly", flow_run_name=run_name("nightly", "config"), **RUN_HOOKS)
+def _dataset(parameters: Mapping[str, Any]) -> str:
+    """The dataset that the run is about; settings that are wrong are told by the run itself."""
+    with contextlib.suppress(UsageError):
+        return load_settings(parameters.get("config")).nightly.dataset
+    return ""
+
+
+@flow(name="nightly", flow_run_name=run_name("nightly", _dataset), **RUN_HOOKS)
 def nightly_flow(config: str | None = None) -> list[Outcome]:
     """Take in what is new and publish it.
 

@@ -5,7 +5,8 @@ import flows.prefect_environment  # noqa: F401
 # isort: split
 import datetime
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
@@ -19,17 +20,19 @@ __all__ = ["final_state", "run_name"]
 log_prefect_as_json()  # every flow imports this, in every process that runs one
 
 
-def run_name(verb: str, parameter: str) -> Callable[[], str]:
+def run_name(verb: str, place: str | Callable[[Mapping[str, Any]], str]) -> Callable[[], str]:
     """A name for flow runs that tells what is worked on and when: `dataset lakes/water 2026-11-22 03:00`.
 
-    What is worked on are the last two names of the URL that is the flow's `parameter`.
+    What is worked on are the last two names of a URL: the flow's parameter `place`, or what `place` makes of
+    the parameters.
     """
 
     def name() -> str:
-        url = str(flow_run.parameters.get(parameter) or "")
+        parameters = flow_run.parameters
+        url = str((place(parameters) if callable(place) else parameters.get(place)) or "")
         now = datetime.datetime.now(datetime.UTC)
-        place = "/".join(re.findall("[^/]+", url.rpartition("://")[2])[-2:])
-        return " ".join(filter(None, [verb, place, f"{now:%Y-%m-%d %H:%M}"]))
+        names = "/".join(re.findall("[^/]+", url.rpartition("://")[2])[-2:])
+        return " ".join(filter(None, [verb, names, f"{now:%Y-%m-%d %H:%M}"]))
 
     return name
 
