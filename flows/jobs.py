@@ -264,9 +264,10 @@ def folder_status(url: str) -> Outcome:
     from pipelines.status import read_status
 
     status = read_status(url)
+    reasons = {"reasons": status.reasons} if status.reasons else {}
     return Outcome(
         title=status.what.capitalize(),
-        rows={status.unit: status.total, **status.states, "reasons": status.reasons, **status.facts},
+        rows={status.unit: status.total, **status.states, **reasons, **status.facts},
         summary={**dataclasses.asdict(status), "total": status.total},
     )
 

@@ -116,7 +116,7 @@ def _registry(url: str) -> FolderStatus:
         url=url,
         unit="versions",
         states={state: counts[state] for state in order},
-        facts={"current": registry.current(), **decided},
+        facts={"current version": registry.current(), **decided},
     )
 
 

@@ -65,7 +65,9 @@ def test_a_registry_tells_of_its_versions(any_url: str, capsys: pytest.CaptureFi
     registry.record(EventKind.REFUSED, names[2], why="worse for sure")
     found = told(any_url, capsys)
     assert found["states"] == {"current": 1, "former": 1, "refused": 1, "candidate": 1}
-    assert found["facts"]["current"] == names[1] and "worse for sure" in found["facts"]["last decision"]
+    assert (
+        found["facts"]["current version"] == names[1] and "worse for sure" in found["facts"]["last decision"]
+    )
 
 
 def test_a_library_tells_of_its_photos_in_the_middle_of_a_run(tmp_path: Path) -> None:
@@ -104,6 +106,14 @@ def test_people_see_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert run(["status", str(tmp_path)]) == 0
     shown = capsys.readouterr().out
     assert "Dataset" in shown and "truncated 1" in shown and "clips" in shown
+    registry = ModelRegistry(str(tmp_path / "models"))
+    write_bytes(str(tmp_path / "weights"), b"w")
+    name = registry.add({"motion": str(tmp_path / "weights")}, {"motion": "x"}, {}).name
+    registry.record(EventKind.PROMOTED, name, why="first")
+    registry.found()
+    assert run(["status", registry.url]) == 0
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["│", "current", "│", "1", "│"] in shown and ["│", "current", "version", "│", name, "│"] in shown
 
 
 def test_anything_else_is_one_clear_line(any_url: str, capsys: pytest.CaptureFixture[str]) -> None:
