@@ -96,8 +96,7 @@ class FlinkCluster:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.rest = f"127.0.0.1:{free_port()}"
-        self.pids: dict[str, int] = {}
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self) -> FlinkCluster:
         """Start every process and wait until all slots are there."""
@@ -135,21 +134,26 @@ class FlinkCluster:
 
     def kill(self, name: str) -> None:
         """End a process as a machine that goes away does."""
-        _end(self.pids.pop(name), signal.SIGKILL)
+        self.processes[name].kill()
+        self.processes.pop(name).wait()
 
     def stop(self) -> None:
         """End every process."""
-        for pid in reversed(self.pids.values()):
-            _end(pid, signal.SIGTERM)
-        self.pids = {}
-        for process in self._processes:
-            process.poll()
+        for process in self.processes.values():
+            process.terminate()
+        for process in self.processes.values():
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self.processes = {}
 
     def sql(self, statements: str) -> subprocess.Popen[bytes]:
         """Run SQL on the cluster through Flink's own client; the job is over when the process is."""
         script = self.folder / "job.sql"
         script.write_text(statements)
-        jars = [str(FLINK_HOME / "lib" / "*"), *map(str, FLINK_HOME.glob("opt/flink-sql-client-*.jar"))]
+        jars = [str(FLINK_HOME / folder / "*") for folder in ("lib", "opt")]
         main = "org.apache.flink.table.client.SqlClient"
         return self._java("256m", jars, [main, "embedded", "-f", str(script)], "sql")
 
@@ -162,7 +166,7 @@ class FlinkCluster:
         arguments = [MAINS[kind], "--configDir", str(self.folder / "conf")]
         if kind == "TaskManager":
             arguments += ["-D", f"taskmanager.resource-id={name}"]
-        self.pids[name] = self._java(HEAPS[kind], [str(FLINK_HOME / "lib" / "*")], arguments, name).pid
+        self._java(HEAPS[kind], [str(FLINK_HOME / "lib" / "*")], arguments, name)
 
     def _java(self, heap: str, jars: list[str], arguments: list[str], name: str) -> subprocess.Popen[bytes]:
         logging = f"-Dlog4j.configurationFile={self.folder / 'conf' / 'log4j.properties'}"
@@ -170,7 +174,11 @@ class FlinkCluster:
         command = ["java", *limits, *JAVA_OPTIONS, logging, "-cp", ":".join(jars), *arguments]
         environment = {**os.environ, "FLINK_CONF_DIR": str(self.folder / "conf")}
         with (self.folder / f"{name}.log").open("ab") as log:
-            return subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+            process = subprocess.Popen(
+                command, stdout=log, stderr=log, env=environment, start_new_session=True
+            )
+        self.processes[name] = process
+        return process
 
 
 def _end(pid: int, number: signal.Signals) -> None:
@@ -214,7 +222,8 @@ def main(command: str) -> int:
     except (RuntimeError, KeyboardInterrupt):
         cluster.stop()
         raise
-    kept.write_text(json.dumps({"rest": cluster.rest, "pids": cluster.pids}))
+    pids = {name: process.pid for name, process in cluster.processes.items()}
+    kept.write_text(json.dumps({"rest": cluster.rest, "pids": pids}))
     sys.stdout.write(f"Flink is up at http://{cluster.rest}; logs in {folder}\n")
     return 0
 
