@@ -258,7 +258,11 @@ def evaluate(
     out: Out,
     checkpoint: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Weights to judge.", show_default="the weights in the package"),
+        typer.Option(
+            metavar="URL",
+            help="Weights, or a model registry, to judge.",
+            show_default="the weights in the package",
+        ),
     ] = None,
     split: Annotated[
         str | None,
@@ -296,7 +300,9 @@ def animate(
     out: Out,
     checkpoint: Annotated[
         str | None,
-        typer.Option(metavar="URL", help="Weights to use.", show_default="the weights in the package"),
+        typer.Option(
+            metavar="URL", help="Weights, or a model registry.", show_default="the weights in the package"
+        ),
     ] = None,
     format: Annotated[
         str | None,

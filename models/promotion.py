@@ -13,6 +13,9 @@ A candidate is promoted when the whole interval of one score's difference lies b
 no figure's whole interval lies above what may be lost: the scores, their parts, the direction with hints, and
 the PSNR of what moves. Some loss is allowed, for with many sources even the least difference is a sure one.
 Equal weights differ by nothing, so they are neither better nor worse.
+
+A training chooses its best checkpoint on its validation split, which flatters a candidate a little where the
+same clips judge it; `data` in [promotion] names others.
 """
 
 from __future__ import annotations

@@ -56,8 +56,8 @@ def objects(url: str) -> dict[str, str]:
     return {info.key: info.etag for info in list_objects(url)}
 
 
-def test_a_registry_begins_with_the_package_s_weights(tmp_path: Path) -> None:
-    url = str(tmp_path / "registry")
+def test_a_registry_begins_with_the_package_s_weights(any_url: str) -> None:
+    url = join_url(any_url, "registry")
     outcome = model_jobs.add_model(url, None)
     assert outcome.summary["state"] == "current" and outcome.summary["lineage"]["checkpoint"] == "package"
     version = ModelRegistry(url).version_url(outcome.summary["version"])
