@@ -1,6 +1,7 @@
 """Training under torchrun: one node, several processes, the log streamed, cancelled cleanly.
 
-On several nodes a scheduler starts `torchrun … -m models.train` on each of them instead.
+On several nodes a scheduler starts `torchrun … -m models.train` on each of them instead, with
+TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in its environment.
 """
 
 import json
@@ -24,6 +25,8 @@ __all__ = ["TrainingError", "launch_training", "torchrun_command"]
 
 logger = logging.getLogger(__name__)
 
+# Else restarted workers meet in the store of those that died, find their addresses there and wait in vain.
+FRESH_STORE = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 RESTARTS = 3  # a worker that dies takes the others down; all start again from the last saved state
 # To save the state after SIGTERM; Prefect kills a cancelled run after 30 s.
 STOP_SECONDS = 20.0
@@ -53,7 +56,7 @@ def launch_training(
         delete_object(join_url(job.out, STATE_FILE))
     # torchrun's processes share the machine's cores; by default it gives each a single thread.
     threads = max(1, (os.cpu_count() or 1) // job.nproc)
-    environment = {"OMP_NUM_THREADS": str(threads), **os.environ, FORMAT_VARIABLE: "text"}
+    environment = {"OMP_NUM_THREADS": str(threads), **os.environ, **FRESH_STORE, FORMAT_VARIABLE: "text"}
     process = subprocess.Popen(
         torchrun_command(job), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     )
