@@ -48,7 +48,7 @@ def _add_four(_typing: Any, target: Any, at: Any, source: Any, start: Any, facto
     return types.void(flat, types.int64, flat, types.int64, types.float32), generate
 
 
-# add_four(target, at, source, start, factor): target[at : at + 4] += factor * source[start : start + 4] as
-# one vector, which the compiler does not make of four lines. Inside compiled loops only; target and source are
-# flat float32 arrays, and nothing checks that the places lie inside.
+# add_four(target, at, source, start, factor): target[at : at + 4] += factor * source[start : start + 4]
+# as one vector, which the compiler does not make of four lines. Inside compiled loops only; both arrays are
+# flat float32, and nothing checks that the places lie inside.
 add_four = cast(Callable[..., None], _add_four)

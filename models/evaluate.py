@@ -57,14 +57,14 @@ class EvaluationConfig:
     """What is evaluated.
 
     `split`: its samples alone (empty: all). `limit`: at most so many samples, the sources in turn (0: all).
-    `loops`: how many of them are rendered whole (0: all), the slow part. `examples`: how many come back with
-    pictures. `deep`: with the animator, if there is one. `groups`: a table (csv, tsv or JSON) that says from
-    which source each file was cut, columns file and source; without it every file is a source.
+    `loops`: for how many of them loops are rendered, too (0: all), the slow part. `examples`: how many come
+    back with pictures. `deep`: with the animator, if there is one. `groups`: a table (csv, tsv or JSON) that
+    says from which source each file was cut, columns file and source; without it every file is a source.
     """
 
     split: str = ""
     limit: int = 0
-    loops: int = 16
+    loops: int = 12
     examples: int = 8
     deep: bool = True
     groups: str = ""

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from models.animator import Animator
 from models.animator_recipe import frame_times
 from models.baselines import cross_fade, cross_fade_loop, splat_between
-from models.euler import displacement_after
+from models.euler import integrate_motion
 from models.hint_motion import apply_hints
 from models.hints import Arrow, Hints
 from models.metrics import (
@@ -57,7 +57,8 @@ LOOP_FRAMES = 60
 # The frames of a loop that are looked at: what is shown of it, the seam, pairs of neighbours for the steps,
 # and enough in between to see its contrast pulse.
 SHOWN_TIMES = (0, 15, 30, 45)
-LOOP_TIMES = (0, 1, 8, 15, 16, 23, 30, 31, 38, 45, 46, 52, 58, 59)
+LOOP_TIMES = (0, 1, 8, 15, 16, 30, 31, 38, 45, 58, 59)
+COMPARED = 4  # of the real frames up to LATEST, evenly chosen, the last among them
 HINTS = 5
 HINT_SECONDS = 0.5
 MOTION_FPS = 30.0
@@ -99,7 +100,9 @@ class Clip:
     @property
     def compared(self) -> list[int]:
         """Numbers of the frames that rendered ones are compared with: real, later than the photo, t ≤ 30."""
-        return [number for number, time in enumerate(self.times) if 0 < time <= LATEST]
+        late = [number for number, time in enumerate(self.times) if 0 < time <= LATEST]
+        chosen = np.linspace(len(late) / COMPARED, len(late), COMPARED).round().astype(int) - 1
+        return [late[place] for place in chosen] if len(late) > COMPARED else late
 
 
 def rendering_rows(clip: Clip, animator: Animator | None) -> dict[tuple[str, str], Row]:
@@ -113,7 +116,7 @@ def rendering_rows(clip: Clip, animator: Animator | None) -> dict[tuple[str, str
         rows["rendering", method] = _picture_row(list(zip(drawn, real, strict=True)), clip.moving_HW)
     inner = [number for number in compared if number < len(clip.frames) - 1]
     if inner:
-        between = [_between(clip, number, animator) for number in inner]
+        between = _between(clip, inner, animator)
         for method in between[0]:
             pairs = [(made[method], clip.frames[n]) for made, n in zip(between, inner, strict=True)]
             rows["between", method] = _picture_row(pairs, clip.moving_HW)
@@ -149,20 +152,32 @@ def _loops(
     )
 
 
-def _between(clip: Clip, number: int, animator: Animator | None) -> dict[str, Bytes]:
-    """Frame `number` made from the clip's first and last frames by every method."""
-    start, end = clip.frames[0], clip.frames[-1]
-    time, last = clip.times[number], clip.times[-1]
-    alpha = time / last
-    fields = displacement_after(clip.motion_2HW, time), displacement_after(clip.motion_2HW, time - last)
-    made = {
-        "still": start,
-        "cross_fade": cross_fade(start, end, alpha),
-        "splat": splat_between(start, end, fields, clip.moving_HW, alpha),
-    }
-    if animator is not None:
-        made["deep"] = _deep_between(animator, (start, end), fields, clip.moving_HW, alpha)
-    return made
+def _between(clip: Clip, numbers: list[int], animator: Animator | None) -> list[dict[str, Bytes]]:
+    """Frames `numbers` made from the clip's first and last frames by every method."""
+    start, end, last = clip.frames[0], clip.frames[-1], clip.times[-1]
+    times = [clip.times[number] for number in numbers]
+    ahead = _displacements(clip.motion_2HW, times)
+    back = _displacements(clip.motion_2HW, [time - last for time in times])
+    found = []
+    for time in times:
+        alpha, fields = time / last, (ahead[time], back[time - last])
+        made = {
+            "still": start,
+            "cross_fade": cross_fade(start, end, alpha),
+            "splat": splat_between(start, end, fields, clip.moving_HW, alpha),
+        }
+        if animator is not None:
+            made["deep"] = _deep_between(animator, (start, end), fields, clip.moving_HW, alpha)
+        found.append(made)
+    return found
+
+
+def _displacements(motion_2HW: Floats, times: Collection[int]) -> dict[int, Floats]:
+    """F(0→t) for times that all lie on one side of 0."""
+    furthest = max(times, key=abs)
+    way = -1 if furthest < 0 else 1
+    fields = enumerate(integrate_motion(motion_2HW, furthest))
+    return {way * step: field for step, field in fields if way * step in times}
 
 
 @torch.inference_mode()
