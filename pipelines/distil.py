@@ -33,7 +33,7 @@ from storage.video import VideoInfo, probe_video
 
 __all__ = ["MEASURE_VERSION", "Distilled", "MeasureConfig", "Row", "Source", "distil_video", "source_row"]
 
-MEASURE_VERSION = 1  # raise it when the same video gives other numbers: results are then computed anew
+MEASURE_VERSION = 2  # raise it when the same video gives other numbers: results are then computed anew
 
 Row = dict[str, Any]
 
@@ -161,6 +161,8 @@ def _measure_window(path: Path, window: Window, config: MeasureConfig, row: Row,
             "persistence": fluidity.persistence,
             "travelling": fluidity.travelling,
             "sway": fluidity.sway,
+            "rest": fluidity.rest,
+            "reversal": fluidity.reversal,
         }
     with stages("encode"):
         return make_sample(row["key"], clip, estimate, _sample_info(row, clip, config), config.sample)

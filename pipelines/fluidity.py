@@ -26,20 +26,23 @@ class Fluidity:
     `persistence`: share of the clip's time during which a moving pixel is busy, mean over the moving pixels;
     what passes by is busy only as long as it takes to pass. `travelling`: how far motion moves on with what
     moves. `sway`: of all that is active, the share that goes to and fro; waves and flames do so too, but
-    never all of them. `score`: 1 for fluid, from the first two.
+    never all of them. `score`: 1 for fluid, from the first two. `rest`, `reversal`: see `pipelines.rhythm`;
+    the latter may be above 1.
     """
 
     persistence: float
     travelling: float
     sway: float
     score: float
+    rest: float
+    reversal: float
 
 
 def measure_fluidity(estimate: MotionEstimate) -> Fluidity:
     """Judge the motion of one clip; all zero where nothing moves."""
     moving_HW = estimate.moving_HW
     if not moving_HW.any():
-        return Fluidity(persistence=0.0, travelling=0.0, sway=0.0, score=0.0)
+        return Fluidity(persistence=0.0, travelling=0.0, sway=0.0, score=0.0, rest=0.0, reversal=0.0)
     persistence = float(estimate.persistence_HW[moving_HW].mean())
     speed_HW = np.hypot(estimate.average_2HW[0], estimate.average_2HW[1])
     swaying_HW = (estimate.activity_HW > SWAYING_FLOOR) & (
@@ -52,4 +55,6 @@ def measure_fluidity(estimate: MotionEstimate) -> Fluidity:
         sway=sway,
         # Half of the motion moving on is as much as legs and wheels leave of it.
         score=persistence * max(0.0, 1.0 - 2.0 * estimate.travelling),
+        rest=estimate.rhythm.rest,
+        reversal=estimate.rhythm.reversal,
     )

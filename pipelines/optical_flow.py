@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from models.compiled import compiled
 from pipelines.moving_mask import Change, find_moving, sharpen_border
 from pipelines.optical_flow_methods import METHODS, OpticalFlowMethod, optical_flow_method
+from pipelines.rhythm import Rhythm, measure_rhythm
 from pipelines.travelling import travelling_share
 from storage.errors import UsageError
 
@@ -70,7 +71,8 @@ class MotionEstimate:
     coherent the pairs were, |mean v| / mean |v|, where forward and backward optical flow agree.
     `moving_HW`: bool. `average_2HW`: the average before the still part was set to zero.
     `activity_HW`: mean |v|, px/frame at 30 fps. `persistence_HW`: share of
-    the pairs in which a pixel was about as fast as usual. `travelling`: see `pipelines.travelling`.
+    the pairs in which a pixel was about as fast as usual. `travelling`: see `pipelines.travelling`; `rhythm`:
+    see `pipelines.rhythm`.
     """
 
     motion_2HW: NDArray[np.float32]
@@ -80,6 +82,7 @@ class MotionEstimate:
     activity_HW: NDArray[np.float32]
     persistence_HW: NDArray[np.float32]
     travelling: float
+    rhythm: Rhythm
 
 
 def average_motion(
@@ -117,6 +120,7 @@ def average_motion(
         activity_HW=activity_HW,
         persistence_HW=persistence_HW,
         travelling=travelling_share(flows_THW2),
+        rhythm=measure_rhythm(flows_THW2),
     )
 
 

@@ -19,6 +19,8 @@ __all__ = ["Screening", "ScreeningConfig", "screen_frames"]
 
 SMALL_SIDE = 112
 NOISE = 0.6  # grey levels; changes of a small copy below this are sensor noise and compression
+LONG_RUN = 10  # frames; doubled frames of a low frame rate alternate
+SHORTEST_FADE = 16  # frames
 EDGE_SHARE = 0.25  # bars reach at most this far into the picture on each side
 
 
@@ -112,21 +114,22 @@ def _check_still(
     same_T = change_T < config.stillest
     if same_T.all() and whole < 4 * config.stillest:
         raise RejectedError("all frames show the same still picture", reason=Reason.STILL_PICTURE)
-    # Doubled frames of a low frame rate alternate; a slideshow stands still for most of its time.
-    runs = _longest_run(same_T)
-    if same_T.mean() > 0.6 and runs >= len(change_T) // 3 and change_T.max() > config.cut_level / 2:
+    # A slideshow stands still for most of its time.
+    still = _share_in_runs(same_T, LONG_RUN)
+    later_THW = small_THW[min(LONG_RUN, len(small_THW) - 1) :]
+    step = float(np.abs(later_THW - small_THW[: len(later_THW)]).mean(axis=(1, 2)).max())
+    if still > 0.5 and step > config.cut_level:
         raise RejectedError(
-            f"the picture stands still for {same_T.mean():.0%} of the clip and then changes",
+            f"the picture stands still for {still:.0%} of the clip and then changes",
             reason=Reason.SLIDESHOW,
         )
 
 
-def _longest_run(flags: NDArray[np.bool_]) -> int:
-    longest = run = 0
-    for flag in flags:
-        run = run + 1 if flag else 0
-        longest = max(longest, run)
-    return longest
+def _share_in_runs(flags: NDArray[np.bool_], length: int) -> float:
+    """The share of flags that are set in a row of at least `length`."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], flags, [False]]).astype(np.int8)))
+    runs = edges[1::2] - edges[::2]
+    return float(runs[runs >= length].sum()) / max(len(flags), 1)
 
 
 def _check_cut(
@@ -144,12 +147,22 @@ def _check_cut(
 
 
 def _check_fade(small_THW: NDArray[np.float32], config: ScreeningConfig) -> None:
-    """A fade or dissolve: every pixel goes straight from one picture to another."""
+    """A fade or dissolve, over the whole clip or a half of it."""
+    half = len(small_THW) // 2
+    stretches = [(0, len(small_THW))]
+    if half >= SHORTEST_FADE:
+        stretches += [(start, start + half) for start in (0, half // 2, len(small_THW) - half)]
+    if any(_fades(small_THW[start:end], config) for start, end in stretches):
+        raise RejectedError("the clip fades from one picture to another", reason=Reason.FADE)
+
+
+def _fades(small_THW: NDArray[np.float32], config: ScreeningConfig) -> bool:
+    """Whether every pixel goes straight from one picture to another."""
     first, last = small_THW[:3].mean(axis=0), small_THW[-3:].mean(axis=0)
     bridged_HW = last - first
     distance = float(np.abs(bridged_HW).mean())
     if distance < config.fade_level:
-        return
+        return False
     quarters = [small_THW[round(share * (len(small_THW) - 1))] for share in (0.25, 0.5, 0.75)]
     energy = float((bridged_HW**2).sum())
     shares = [float(((quarter - first) * bridged_HW).sum()) / energy for quarter in quarters]
@@ -157,5 +170,4 @@ def _check_fade(small_THW: NDArray[np.float32], config: ScreeningConfig) -> None
         float(np.abs(quarter - first - share * bridged_HW).mean()) / distance
         for share, quarter in zip(shares, quarters, strict=True)
     ]
-    if max(misses) < 0.3 and all(np.diff([0.0, *shares, 1.0]) > -0.02):
-        raise RejectedError("the clip fades from one picture to another", reason=Reason.FADE)
+    return max(misses) < 0.3 and bool(np.all(np.diff([0.0, *shares, 1.0]) > -0.02))

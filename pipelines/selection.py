@@ -28,7 +28,8 @@ class SelectionConfig:
     `most_moving`: share of the picture that moves. `least_coherence`: how much of the motion is left in its
     average. `largest_drift`: what is left of the camera's motion, share of the diagonal. `least_fluid`:
     the score (0…1) of what flows rather than passes by. `most_sway`: share of what is active that may go to
-    and fro. `most_text`: share of the picture that burnt-in text may cover.
+    and fro. `most_rest`: share of the time during which what moves may be quite at rest. `most_reversal`: how
+    fast all of it together may turn back, as a share of its speed. `most_text`: see `pipelines.overlays`.
     """
 
     least_speed: float = 0.004
@@ -38,7 +39,9 @@ class SelectionConfig:
     largest_drift: float = 0.004
     least_fluid: float = 0.38
     most_sway: float = 0.85
-    most_text: float = 0.03
+    most_rest: float = 0.075
+    most_reversal: float = 0.2
+    most_text: float = 0.022
 
     def __post_init__(self) -> None:
         if not 0 <= self.least_moving < self.most_moving <= 1:
@@ -48,7 +51,14 @@ class SelectionConfig:
             )
         if min(self.least_speed, self.largest_drift) < 0:
             raise UsageError("least_speed and largest_drift must be 0 or more")
-        for name in ("least_coherence", "least_fluid", "most_sway", "most_text"):
+        for name in (
+            "least_coherence",
+            "least_fluid",
+            "most_sway",
+            "most_rest",
+            "most_reversal",
+            "most_text",
+        ):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{name} must be in [0, 1], got {getattr(self, name)}")
 
@@ -76,6 +86,9 @@ def _problem(row: dict[str, Any], config: SelectionConfig) -> tuple[Reason, str]
         (Reason.CAMERA_MOTION, "moving_share", row["moving_share"], 0.0, config.most_moving),
         (Reason.INCOHERENT_MOTION, "coherence", row["coherence"], config.least_coherence, inf),
         (Reason.NOT_FLUID, "fluid_score", row["fluid_score"], config.least_fluid, inf),
+        # What an earlier version measured lacks these.
+        (Reason.NOT_FLUID, "rest", scores.get("rest", 0.0), 0.0, config.most_rest),
+        (Reason.NOT_FLUID, "reversal", scores.get("reversal", 0.0), 0.0, config.most_reversal),
     )
     for reason, name, value, least, most in limits:
         # The manifest keeps scores as float32, so that one that is 1 may read a little more.

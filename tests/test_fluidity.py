@@ -64,6 +64,28 @@ def test_what_sways_is_told_by_its_sway():
     assert measure_fluidity(average_motion(swaying(3.0, 38))).sway > LIMITS.most_sway
 
 
+@pytest.mark.parametrize(("reach", "period"), [(6.0, 60), (8.0, 90), (16.0, 160)])
+def test_slow_sway_is_told_by_its_turning_back(reach, period):
+    """Over a clip no longer than its period, a swing looks much like a stream in the average."""
+    assert measure_fluidity(average_motion(swaying(reach, period))).reversal > LIMITS.most_reversal
+
+
+def test_walkers_that_meet_leave_rest_behind():
+    """Two bodies that cross in opposite directions: their common centre does not travel."""
+    there = body_crossing(2.2, width=40, height=60)
+    back = [np.ascontiguousarray(frame[:, ::-1]) for frame in body_crossing(2.2, width=40, height=60)]
+    meeting = [np.concatenate([one[:130], other[60:130]]) for one, other in zip(there, back, strict=True)]
+    fluidity = measure_fluidity(average_motion(meeting))
+    assert fluidity.travelling < 0.3, "else another score would tell them"
+    assert fluidity.rest > LIMITS.most_rest
+
+
+@pytest.mark.parametrize("velocity", [(0.3, 1.8), (5.0, 0.0)])
+def test_what_flows_neither_rests_nor_turns_back(velocity):
+    fluidity = measure_fluidity(average_motion(pictures.flowing(60, size=SIZE, velocity=velocity)))
+    assert fluidity.rest < LIMITS.most_rest / 3 and fluidity.reversal == 0.0
+
+
 def test_a_still_clip_scores_nothing():
     still = measure_fluidity(average_motion(pictures.flowing(1) * 8))
-    assert (still.score, still.sway, still.persistence, still.travelling) == (0.0, 0.0, 0.0, 0.0)
+    assert not any((still.score, still.sway, still.persistence, still.travelling, still.rest, still.reversal))

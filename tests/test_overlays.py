@@ -43,6 +43,21 @@ def test_pictures_without_text_have_none(seed):
     assert text_share([frame[..., 0] for frame in pictures_of(seed)]) < SelectionConfig().most_text / 3
 
 
+@pytest.mark.parametrize("ink", [255, 0])
+def test_a_small_caption_is_found_in_an_upright_picture(ink):
+    upright = [np.ascontiguousarray(frame.transpose(1, 0, 2)) for frame in pictures_of(3)]
+    lines = [("Waterfalls of the north", (14, 300)), ("more on my channel", (30, 330))]
+    assert text_share(written(upright, lines, scale=0.65, ink=ink)) > SelectionConfig().most_text
+
+
+def test_bright_ground_between_dark_trees_is_no_text():
+    """A row of snow that trees divide into strokes, still and of one colour."""
+    ground = np.full(SIZE, 90, np.uint8)
+    snow = cv2.resize(pictures.texture(5, (20, 60)), (240, 30), interpolation=cv2.INTER_CUBIC) > 125
+    ground[100:130, 200:440][snow] = 235
+    assert text_share([ground] * 4) < SelectionConfig().most_text
+
+
 def test_a_small_mark_in_a_corner_is_let_pass():
     share = text_share(written(pictures_of(1), [("photo.by", (430, 280))], scale=0.45))
     assert share < SelectionConfig().most_text

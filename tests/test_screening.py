@@ -55,6 +55,24 @@ def test_a_slideshow():
     assert reason_of([slides[0]] * 30 + [slides[1]] * 30) in (Reason.SLIDESHOW, Reason.CUT)
 
 
+def test_a_slideshow_that_blends():
+    slides = [pictures.flowing(1, seed=seed)[0].astype(float) for seed in (1, 900, 901)]
+    frames = []
+    for index in range(60):
+        number, rest = divmod(index, 24)
+        share = max(0.0, (rest - 16) / 8)
+        blend = slides[number] * (1 - share) + slides[(number + 1) % 3] * share
+        frames.append(blend.astype(np.uint8))
+    assert reason_of(frames) is Reason.SLIDESHOW
+
+
+def test_a_fade_in_and_out_within_one_clip():
+    film = pictures.flowing(60, velocity=(0.3, 1.8))
+    light = np.clip(1.0 - np.abs(np.arange(60) - 40) / 40, 0, 1)
+    frames = [(frame * share).astype(np.uint8) for frame, share in zip(film, light, strict=True)]
+    assert reason_of(frames) is Reason.FADE
+
+
 def test_bars():
     frames = [frame.copy() for frame in pictures.flowing(60)]
     for frame in frames:
