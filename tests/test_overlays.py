@@ -5,7 +5,9 @@ import moving_pictures as pictures
 import numpy as np
 import pytest
 
+from pipelines.optical_flow import grey_frame
 from pipelines.overlays import text_share
+from pipelines.sample_data import draw_scene
 from pipelines.selection import SelectionConfig
 
 SIZE = (288, 512)
@@ -50,12 +52,12 @@ def test_a_small_caption_is_found_in_an_upright_picture(ink):
     assert text_share(written(upright, lines, scale=0.65, ink=ink)) > SelectionConfig().most_text
 
 
-def test_bright_ground_between_dark_trees_is_no_text():
-    """A row of snow that trees divide into strokes, still and of one colour."""
-    ground = np.full(SIZE, 90, np.uint8)
-    snow = cv2.resize(pictures.texture(5, (20, 60)), (240, 30), interpolation=cv2.INTER_CUBIC) > 125
-    ground[100:130, 200:440][snow] = 235
-    assert text_share([ground] * 4) < SelectionConfig().most_text
+@pytest.mark.slow
+def test_snow_between_dark_trees_is_no_text():
+    """A sample scene in which trees divide a strip of snow into strokes, still and of one colour."""
+    scene = draw_scene("handheld_river", seed=0, size=(256, 456))
+    frames = [grey_frame(scene.frame_at(float(time))) for time in (0, 20, 40, 59)]
+    assert text_share(frames) < SelectionConfig().most_text / 2
 
 
 def test_a_small_mark_in_a_corner_is_let_pass():
