@@ -141,7 +141,8 @@ def _configuration() -> Iterator[str]:
 
 def _section(name: str, config: type[Any]) -> Iterator[str]:
     kinds, docs = get_type_hints(config), field_docs(config)
-    rows, nested = [], []
+    rows: list[Row] = []
+    nested: list[tuple[str, Any]] = []
     for item in dataclasses.fields(config):
         kind = kinds[item.name]
         if dataclasses.is_dataclass(kind):
@@ -260,7 +261,7 @@ def _meanings() -> dict[str, dict[str, str]]:
     return tomllib.loads((FOLDER / "meanings.toml").read_text(encoding="utf-8"))
 
 
-def _meant(names: Iterable[str], meanings: Mapping[str, str], where: str) -> Iterator[Row]:
+def _meant(names: Iterable[str], meanings: Mapping[str, str], where: str) -> Iterator[tuple[str, str]]:
     """(name, meaning) of every name; KeyError when names and meanings are not the same."""
     names = [str(name) for name in names]
     if differing := set(names) ^ set(meanings):

