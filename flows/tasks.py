@@ -14,7 +14,6 @@ from typing import Any
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.states import Completed
 from prefect.tasks import Task
 
 from flows import jobs
@@ -100,8 +99,9 @@ def train_model_task(
     record = Record(out=job.out, inputs=inputs, results=["training.json", "best.safetensors"])
     with one_writer(job.out):
         if not overwrite and (known := record.outcome()):
+            known = _unchanged(known)
             leave_artifacts(known, f"training-{job.kind}")
-            return _unchanged(known)
+            return known
         job = dataclasses.replace(job, resume=job.resume or (record.was_begun() and not overwrite))
         record.begin()
         logger = get_run_logger()
@@ -129,14 +129,15 @@ def evaluate_weights_task(
     )
     record = Record(out=out, inputs=inputs, results=["evaluation.json", "index.html"])
     with one_writer(out):
-        known = record.outcome()
-        outcome = known or jobs.evaluate_weights(
-            data, checkpoint, out, settings, on_progress or RunProgress("evaluation", "Evaluation")
-        )
-        record.end(outcome)
+        if known := record.outcome():
+            outcome = _unchanged(known)
+        else:
+            progress = on_progress or RunProgress("evaluation", "Evaluation")
+            outcome = jobs.evaluate_weights(data, checkpoint, out, settings, progress)
+            record.end(outcome)
     leave_artifacts(outcome, "evaluation", links={"page": str(outcome.summary["page"])})
     leave_figures(outcome)
-    return _unchanged(outcome) if known else outcome
+    return outcome
 
 
 @task(name="Animate photos", **RETRIES)
@@ -170,8 +171,6 @@ def _whole(outcome: Outcome) -> Outcome:
 
 
 def _unchanged(outcome: Outcome) -> Outcome:
-    """Completed, and named so: Prefect takes a State that a task returns for the task's own."""
-    state: State[Outcome] = Completed(
-        name="Unchanged", message="nothing has changed since it was done", data=outcome
-    )
-    return state  # type: ignore[return-value]
+    """What came of it the last time, marked as such."""
+    get_run_logger().info("nothing has changed since it was done: %s", outcome.title)
+    return dataclasses.replace(outcome, title=f"{outcome.title}, unchanged")
