@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 
-__all__ = ["SayWho"]
+__all__ = ["KillYourself", "SayWho"]
 
 
 class SayWho(beam.DoFn):
@@ -24,4 +25,12 @@ class SayWho(beam.DoFn):
         threads = os.environ["NUMBA_NUM_THREADS"]
         Path(self._folder, f"{item}-{os.getpid()}").write_text(threads)
         beam.metrics.Metrics.counter("stillstream", "items").inc()
+        yield item
+
+
+class KillYourself(beam.DoFn):
+    """Does to its process what a full memory does."""
+
+    def process(self, item: int) -> Any:
+        os.kill(os.getpid(), signal.SIGKILL)
         yield item

@@ -17,10 +17,8 @@ from storage.objects import join_url
 pytestmark = [pytest.mark.flink, pytest.mark.timeout(1200)]
 JAR_VARIABLE = "BEAM_FLINK_JOB_SERVER_JAR"
 SUMS = """
-SET 'execution.runtime-mode' = 'batch';
-SET 'table.dml-sync' = 'true';
 CREATE TABLE numbers (n BIGINT) WITH (
-    'connector' = 'datagen', 'rows-per-second' = '40',
+    'connector' = 'datagen', 'rows-per-second' = '40', 'number-of-rows' = '1200',
     'fields.n.kind' = 'sequence', 'fields.n.start' = '1', 'fields.n.end' = '1200');
 CREATE TABLE sums (rest BIGINT, total BIGINT, items BIGINT) WITH (
     'connector' = 'filesystem', 'path' = 'file://{out}', 'format' = 'csv');
@@ -54,8 +52,8 @@ def job_server_jar():
 
 def test_a_job_of_the_cluster_ends_right_although_a_task_manager_dies(cluster, tmp_path):
     client = cluster.sql(SUMS.format(out=tmp_path / "sums"))
-    _wait_for_running_tasks(cluster, client)
-    cluster.kill("TaskManager-1")
+    busy = _machine_at_work(cluster, client)
+    cluster.kill(busy)
     assert client.wait(300) == 0, cluster.logs()
     found = {}
     for path in (tmp_path / "sums").rglob("*"):
@@ -102,14 +100,16 @@ def _any_loop(work):
     return any(key.endswith(".mp4") for key in work.keys("loops-flink"))
 
 
-def _wait_for_running_tasks(cluster, client):
-    """Until both TaskManagers are at work."""
-    deadline = time.monotonic() + 200
+def _machine_at_work(cluster, client):
+    """A TaskManager with a slot in use, once tasks of the job run."""
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline and client.poll() is None:
         with contextlib.suppress(OSError):
-            free = [each["freeSlots"] for each in cluster.get("/taskmanagers")["taskmanagers"]]
-            if len(free) == 2 and all(slots < 2 for slots in free):
-                return
+            jobs = cluster.get("/jobs/overview")["jobs"]
+            machines = cluster.get("/taskmanagers")["taskmanagers"]
+            busy = [each["id"] for each in machines if each["freeSlots"] < each["slotsNumber"]]
+            if busy and jobs and jobs[0]["tasks"]["running"]:
+                return busy[0]
         time.sleep(0.2)
     raise AssertionError(f"the job does not run: {cluster.logs()}")
 

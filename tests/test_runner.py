@@ -1,11 +1,14 @@
 """How Beam jobs are set up and what comes out of them."""
 
+from pathlib import Path
+
 import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import DirectOptions, StandardOptions
+from pool_jobs import KillYourself
 
 from pipelines.runner import ProgressBoard, RunnerConfig, pipeline_options, run_pipeline
-from storage.errors import StoreError, UsageError
+from storage.errors import JobError, StoreError, UsageError
 
 
 class Count(beam.DoFn):
@@ -52,6 +55,57 @@ def test_options_of_the_cluster_pass_through():
     assert plain["flink_master"] == "host:8081"
     assert plain["environment_type"] == "EXTERNAL"
     assert (int(plain["parallelism"]), int(plain["sdk_worker_parallelism"])) == (3, 3)
+
+
+def test_flink_is_told_where_its_cluster_and_its_workers_are(tmp_path):
+    jar = tmp_path / "job-server.jar"
+    jar.touch()
+    config = RunnerConfig(name="flink", workers=4, flink_master="flink:8081", job_server_jar=str(jar))
+    plain = pipeline_options(config).get_all_options()
+    assert (plain["flink_master"], plain["flink_version"]) == ("flink:8081", "1.20")
+    assert plain["flink_job_server_jar"] == str(jar)
+    assert (plain["environment_type"], plain["environment_config"]) == ("EXTERNAL", "localhost:50000")
+    assert int(plain["parallelism"]) == 4
+    other = RunnerConfig(name="flink", flink_master="flink:8081", worker_pool="pools:1")
+    assert pipeline_options(other).get_all_options()["environment_config"] == "pools:1"
+    loopback = RunnerConfig(name="flink", flink_master="flink:8081", options=("--environment_type=LOOPBACK",))
+    assert pipeline_options(loopback).get_all_options()["environment_config"] is None
+
+
+def test_any_job_service_and_dataflow_are_reached_by_options():
+    config = RunnerConfig(name="portable", workers=3, job_endpoint="jobs:8099")
+    plain = pipeline_options(config).get_all_options()
+    assert (plain["runner"], plain["job_endpoint"]) == ("PortableRunner", "jobs:8099")
+    config = RunnerConfig(name="dataflow", workers=9, options=("--project=mine", "--region=europe-west6"))
+    plain = pipeline_options(config).get_all_options()
+    assert (plain["runner"], plain["num_workers"], plain["project"]) == ("DataflowRunner", 9, "mine")
+    assert plain["environment_type"] is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"name": "flink"}, "--flink-master HOST:PORT"),
+        ({"name": "portable"}, "--job-endpoint HOST:PORT"),
+        ({"name": "flink", "flink_master": "flink"}, "HOST:PORT"),
+        ({"worker_pool": "pool:many"}, "worker_pool is HOST:PORT"),
+        ({"name": "flink", "flink_master": "flink:1", "job_server_jar": "/nowhere.jar"}, "no job server jar"),
+    ],
+)
+def test_a_cluster_without_its_address_is_refused(settings, said):
+    with pytest.raises(UsageError, match=said):
+        RunnerConfig(**settings)
+
+
+@pytest.mark.slow
+def test_a_local_worker_that_is_killed_ends_the_job_instead_of_hanging_it(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where workers find this transform
+
+    def build(pipeline, board):
+        return pipeline | beam.Create(range(4)) | beam.Reshuffle() | beam.ParDo(KillYourself())
+
+    with pytest.raises(JobError, match="a worker process has died"):
+        run_pipeline(build, RunnerConfig(workers=2), stage="die")
 
 
 def test_a_job_counts_and_tells_its_progress():
