@@ -29,7 +29,8 @@ class SelectionConfig:
     average. `largest_drift`: what is left of the camera's motion, share of the diagonal. `least_fluid`:
     the score (0…1) of what flows rather than passes by. `most_sway`: share of what is active that may go to
     and fro. `most_rest`: share of the time during which what moves may be quite at rest. `most_reversal`: how
-    fast all of it together may turn back, as a share of its speed. `most_text`: see `pipelines.overlays`.
+    fast all of it together may turn back, as a share of its speed. `most_text`: how much burnt-in text may
+    cover, as a share of the largest square in the picture.
     """
 
     least_speed: float = 0.004

@@ -1,5 +1,7 @@
 """Averaged motion against drawn clips whose motion is known."""
 
+from pathlib import Path
+
 import cv2
 import moving_pictures as pictures
 import numpy as np
@@ -110,3 +112,33 @@ def test_wrong_input_says_what_was_expected():
         optical_flow_method("raft")
     with pytest.raises(UsageError, match="method must be one of"):
         OpticalFlowConfig(method="raft")
+
+
+RESULTS = Path(__file__).parent / "benchmarks" / "results" / "flow_methods.md"
+
+
+def measured_methods():
+    """Mean error at both qualities and pairs a second of every method, by the committed results."""
+    rows = [
+        line.strip("| ").split(" | ") for line in RESULTS.read_text().splitlines() if line.startswith("| ")
+    ]
+    head = [name.strip() for name in rows[0]]
+    values = [dict(zip(head, (cell.strip() for cell in row), strict=True)) for row in rows[1:]]
+    return {
+        row["method"]: ((float(row["crf 18"]) + float(row["crf 30"])) / 2, float(row["pairs/s"]))
+        for row in values
+    }
+
+
+def test_the_default_follows_from_the_measurement():
+    measured = measured_methods()
+    assert set(measured) == set(METHODS)
+    _, farneback = measured["farneback"]
+    fast = {name: error for name, (error, pairs) in measured.items() if pairs >= 4 * farneback}
+    assert OpticalFlowConfig().method == min(fast, key=fast.__getitem__)
+
+
+def test_the_documentation_shows_the_measurement():
+    page = (Path(__file__).parents[1] / "docs" / "explanation" / "data.md").read_text()
+    for line in RESULTS.read_text().splitlines():
+        assert not line.startswith("|") or line in page
