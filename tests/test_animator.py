@@ -12,6 +12,7 @@ from models.image_losses import (
     discriminator_loss,
     multi_scale_distance,
     structure_distance,
+    texture_distance,
     vgg_weights_path,
 )
 from models.metrics import loop_quality
@@ -183,7 +184,7 @@ def test_distances_of_equal_pictures_are_zero_and_blur_costs():
     image = as_batch(texture(40, 40))
     moving = torch.ones(1, 1, 40, 40)
     blurred = as_batch(cv2.GaussianBlur(texture(40, 40), (0, 0), 2.0))
-    for distance in (multi_scale_distance, structure_distance):
+    for distance in (multi_scale_distance, structure_distance, texture_distance):
         assert float(distance(image, image, moving)) == pytest.approx(0, abs=1e-5)
         assert float(distance(blurred, image, moving)) > 0.01
 

@@ -11,7 +11,15 @@ import torch
 from drawn_dataset import draw_sample
 from torch import Tensor
 
-from models.animator_recipe import WHOLE_HW, AnimatorRecipe, CropConfig, frame_times, pick_frames
+from models.animator_recipe import (
+    PERIOD,
+    WHOLE_HW,
+    AnimatorRecipe,
+    CropConfig,
+    frame_times,
+    pick_frames,
+    pick_from_photo,
+)
 from models.baselines import splat_between
 from models.configs import debug
 from models.dataset import collate
@@ -102,6 +110,26 @@ def test_frames_are_picked_in_order_from_their_thirds() -> None:
         pick_frames(2, rng)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_photo_is_both_ends_of_its_loop(seed: int) -> None:
+    rng, batch_rng = np.random.default_rng(seed), np.random.default_rng(0)
+    example = recipe(from_photo=1.0).example(draw_sample(seed, source=seed), rng, batch_rng)
+    start, middle, end = (int(time) for time in example["times_B3"])
+    assert start == 0 < middle <= 30 and end == PERIOD
+    assert np.array_equal(example["start_B3HW"], example["end_B3HW"])
+    assert not np.array_equal(example["start_B3HW"], example["middle_B3HW"])
+
+
+def test_frames_of_a_photo_are_near_it() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        start, middle, end = pick_from_photo([0, 10, 20, 30, 40, 50], rng)
+        assert end == start < middle <= start + 3
+    assert pick_from_photo([0, 90], rng) == (0, 1, 0)
+    with pytest.raises(FormatError, match="2 frames or more, got 1"):
+        pick_from_photo([0], rng)
+
+
 def test_times_are_frames_at_thirty_a_second() -> None:
     sample = draw_sample(0, source=0)
     assert frame_times(sample) == [0, 8, 15, 22, 30]
@@ -115,6 +143,6 @@ def test_times_are_frames_at_thirty_a_second() -> None:
 
 
 def test_crop_settings_are_checked() -> None:
-    for wrong in ({"size_HW": (30, 32)}, {"smallest_scale": 0.0}, {"mirror": 1.5}):
+    for wrong in ({"size_HW": (30, 32)}, {"smallest_scale": 0.0}, {"mirror": 1.5}, {"from_photo": -0.1}):
         with pytest.raises(UsageError, match=next(iter(wrong))):
             CropConfig(**wrong)  # type: ignore[arg-type]

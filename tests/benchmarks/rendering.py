@@ -2,10 +2,10 @@
 
     python tests/benchmarks/rendering.py [--frames 60] [--threads 2] [--repeats 3] [--deep-frames 6]
 
-(0) The motion field by the package's weights, refined to the photo; at most 1 s. For sample scenes: (1) encode
-finished frames to H.264 alone, (2) splat, composite and encode together, streaming; the ratio should be at
-most 2.5. (3) The deep renderer's seconds per frame for a photo of which 30 % move; at most 0.5. Wall clock and
-processor time are both printed: on a busy machine processor times compare better.
+(0) The motion field by the package's weights, refined to the photo; at most 1 s. For sample scenes:
+(1) encode finished frames to H.264 alone, (2) splat, composite and encode together, streaming; the ratio
+should be at most 2.5. (3) The deep renderer's seconds per frame for a photo of which 30 % move; at most 0.5.
+Wall clock and processor time are both printed: on a busy machine processor times compare better.
 """
 
 import argparse
