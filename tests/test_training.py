@@ -140,7 +140,7 @@ def test_two_processes_train_and_a_rerun_starts_anew_unless_told_to_resume(tmp_p
     assert (tmp_path / "out" / "best.safetensors").is_file()
     assert [progress.done for progress in seen].count(30) == 2
     assert all(progress.total == 30 for progress in seen)
-    assert any("step 30, train" in line for line in lines)
+    assert any("step 30 of 30, train" in line for line in lines)
 
 
 @pytest.mark.slow
@@ -149,7 +149,7 @@ def test_a_cancelled_training_stops_its_processes_and_keeps_its_state(tmp_path: 
     write_drawn_dataset(str(tmp_path / "data"), splits=("train", "val"))
 
     def cancel(line: str) -> None:
-        if "step 5, train" in line:
+        if "step 5 of 30, train" in line:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
