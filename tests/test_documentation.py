@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -180,24 +181,30 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
     assert not [page.name for page in PAGES if page.path not in reached]
 
 
-@pytest.fixture
-def reference(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(str(ROOT))
-    from docs import make_reference
+@pytest.fixture(scope="module")
+def reference() -> Iterator[Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT))
+        from docs import make_reference
 
-    return make_reference
+        yield make_reference
 
 
-def test_the_reference_is_what_the_code_says(reference: Any) -> None:
+@pytest.fixture(scope="module")
+def pages(reference: Any) -> dict[str, str]:
+    made: dict[str, str] = reference.pages()
+    return made
+
+
+def test_the_reference_is_what_the_code_says(pages: dict[str, str]) -> None:
     folder = ROOT / "docs" / "reference"
-    pages = reference.pages()
     assert {path.name for path in folder.iterdir()} == pages.keys()
     for name, text in pages.items():
         assert (folder / name).read_text(encoding="utf-8") == text, f"{name}: run `make reference`"
 
 
-def test_the_reference_leaves_nothing_unsaid(reference: Any) -> None:
-    for name, text in reference.pages().items():
+def test_the_reference_leaves_nothing_unsaid(pages: dict[str, str]) -> None:
+    for name, text in pages.items():
         empty = [line for line in text.splitlines() if re.search(r"\|\s*\|\s*$", line)]
         silent = [
             line
