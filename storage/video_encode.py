@@ -53,7 +53,8 @@ VIDEO_FORMATS = {
         suffix=".mp4",
         # Adaptive quantisation 3 spends bits on dark still areas, which otherwise shimmer.
         options={"preset": "medium", "profile": "high", "x264-params": "aq-mode=3:threads=1"},
-        large_options={"x264-params": "aq-mode=3:threads=1:rc-lookahead=8"},
+        # Every frame it holds takes 130 MB at 24 megapixels; loops lose nothing by fewer references.
+        large_options={"x264-params": "aq-mode=3:threads=1:rc-lookahead=3:bframes=1:ref=1"},
         container_options=FASTSTART,
     ),
     "webm": VideoFormat(
