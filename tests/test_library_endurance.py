@@ -13,13 +13,15 @@ from pathlib import Path
 
 import pytest
 from animation_world import draw_photo, jpeg_bytes, write_photos, write_weights
+from flaky_proxy import FlakyProxy
 from seaweed import SeaweedServer
 
 from pipelines.animation_ledger import ledger_parts, read_ledger
 from pipelines.photo_animation import AnimationConfig, AnimationSummary, animate_photos
 from pipelines.runner import RunnerConfig
+from storage import retries
 from storage.errors import UsageError
-from storage.objects import join_url, list_objects, write_bytes
+from storage.objects import join_url, list_objects, read_bytes, write_bytes
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -141,11 +143,44 @@ def test_a_second_run_is_refused_and_harms_nothing(tmp_path: Path) -> None:
 
 def test_two_workers_give_what_one_gives(tmp_path: Path) -> None:
     weights = write_weights(tmp_path)
-    write_photos(tmp_path / "photos", 12)
+    write_photos(tmp_path / "photos", 20)
     animate(tmp_path / "photos", tmp_path / "one", weights)
     summary = animate(tmp_path / "photos", tmp_path / "two", weights, workers=2)
-    assert summary.counts["ok"] == 12
+    assert summary.counts["ok"] == 20
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def test_faults_of_the_store_in_the_middle_of_a_run_lose_nothing(
+    tmp_path: Path, s3_server: SeaweedServer, s3_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every third request is answered with an error, dropped, or cut off in its body, in turn."""
+    monkeypatch.setattr(retries, "FIRST_PAUSE_SECONDS", 0.01)
+    faults = (503, "drop", 500, "cut")
+
+    def fate(number: int) -> int | str | None:
+        return faults[number // 3 % len(faults)] if number % 3 == 0 else None
+
+    weights = write_weights(tmp_path)
+    for index in range(12):
+        write_bytes(join_url(s3_url, f"in/photo_{index:04d}.jpg"), jpeg_bytes(draw_photo(index)))
+    config = AnimationConfig(checkpoint=weights, seconds=0.4, fps=10, format=("mp4", "png"))
+    animate_photos(join_url(s3_url, "in"), join_url(s3_url, "calm"), config)
+    with FlakyProxy(s3_server.endpoint, fate) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.endpoint)
+        monkeypatch.setattr("storage.locations._filesystems", {})
+        summary = animate_photos(join_url(s3_url, "in"), join_url(s3_url, "out"), config)
+        assert proxy.requests > 200
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.endpoint)
+    monkeypatch.setattr("storage.locations._filesystems", {})
+    assert summary.counts == {"attempted": 12, "ok": 12, "rejected": 0, "failed": 0}
+    calm, flaky = (
+        {info.key: info.size for info in list_objects(join_url(s3_url, name))} for name in ("calm", "out")
+    )
+    assert calm.keys() == flaky.keys() and len(calm) == 12 * (1 + 4 + 3) + 1
+    for key in calm:
+        if not key.endswith((".json", ".parquet")):
+            assert read_bytes(join_url(s3_url, "calm", key)) == read_bytes(join_url(s3_url, "out", key)), key
+    assert len(list(read_ledger(join_url(s3_url, "out")))) == 12
 
 
 def test_two_hundred_photos_on_object_storage_with_the_store_away_for_ten_seconds(

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import tracemalloc
 
 import cv2
 import numpy as np
@@ -94,6 +95,16 @@ def test_bands_change_nothing(monkeypatch):
     banded = list(render_loop(photo, motion, moving, LoopConfig(frames=5)))
     # Running sums of the filters start elsewhere, so that the last bit of a float may differ.
     assert max(int(cv2.absdiff(one, other).max()) for one, other in zip(whole, banded, strict=True)) <= 1
+
+
+def test_preparing_a_loop_copies_nothing_large():
+    photo, motion, moving = scene(1000, 1500)
+    tracemalloc.start()
+    source = prepare_source(photo, motion, moving + 0.5, LoopConfig(frames=30))
+    kept, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert source.shape[0] > 1000 and source.shape[1] > 1500, "everything moves: reflected on all sides"
+    assert kept < 1.5 * moving.size and peak < 24 * moving.size
 
 
 def test_rock_is_never_dragged_over_water():

@@ -70,12 +70,14 @@ function filter() {
 }
 
 /* ---- the grid ---- */
-function measure() {
+function measure(again = false) {
   const width = grid.clientWidth;
   const columns = Math.max(1, Math.floor((width + GAP) / (270 + GAP)));
   const card = (width - GAP * (columns - 1)) / columns;
   layout = { columns, width: card, height: Math.round(card * 0.75 + CAPTION + GAP) };
   grid.style.height = `${Math.ceil(state.shown.length / columns) * layout.height}px`;
+  // A page that grew beyond the window has a scroll bar now, which takes its share of the width.
+  if (grid.clientWidth !== width && !again) { measure(true); return; }
   draw();
 }
 
