@@ -24,6 +24,7 @@ from pipelines.motion_statistics import motion_statistics
 from pipelines.optical_flow import OpticalFlowConfig, average_motion, grey_frame
 from pipelines.overlays import text_share
 from pipelines.screening import ScreeningConfig, screen_frames
+from pipelines.selection import MEASURED, SELECTED
 from pipelines.stabilise import StabiliseConfig, stabilise_clip
 from storage.digest import digest_bytes
 from storage.errors import ItemError
@@ -31,9 +32,21 @@ from storage.reasons import Status
 from storage.samples import Sample, sample_key, split_of
 from storage.video import VideoInfo, probe_video
 
-__all__ = ["MEASURE_VERSION", "Distilled", "MeasureConfig", "Row", "Source", "distil_video", "source_row"]
+__all__ = [
+    "MEASURE_VERSION",
+    "STAGES",
+    "Distilled",
+    "MeasureConfig",
+    "Row",
+    "Source",
+    "distil_video",
+    "source_row",
+]
 
 MEASURE_VERSION = 2  # raise it when the same video gives other numbers: results are then computed anew
+
+STAGES = ("read", "screen", "stabilise", "motion", "encode", SELECTED)
+"""The way of a clip; the stage in a row is the one at which it ended."""
 
 Row = dict[str, Any]
 
@@ -127,7 +140,7 @@ def _distil_window(
         sample = _measure_window(path, window, config, row, stages)
     except ItemError as error:
         return {**row, **_outcome(error, stages.current, stages.seconds)}, None
-    row |= {"status": Status.OK, "stage": "measured"} | _times(stages.seconds)
+    row |= {"status": Status.OK, "stage": MEASURED} | _times(stages.seconds)
     return row, sample
 
 
