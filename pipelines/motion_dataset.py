@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from typing import Any
@@ -33,7 +34,7 @@ from pipelines.assembly import (
     sweep,
     write_shards,
 )
-from pipelines.distil import MEASURE_VERSION, MeasureConfig
+from pipelines.distil import MEASURE_VERSION, STAGES, MeasureConfig
 from pipelines.parts import PartStore, read_chunk
 from pipelines.rescoring import rescore
 from pipelines.runner import JobResult, RunnerConfig, run_pipeline
@@ -45,6 +46,7 @@ from storage.errors import UsageError
 from storage.manifest import count_reasons, read_rows
 from storage.objects import ObjectInfo, digest_object, exists, join_url, list_objects
 from storage.progress import OnProgress, Progress
+from storage.reasons import Status
 from storage.shards import ShardInfo
 from storage.video_input import VIDEO_SUFFIXES
 
@@ -90,12 +92,14 @@ class DatasetConfig:
 class DatasetSummary:
     """What became of a build: rows by status, the others by reason, and where the time went (seconds).
 
-    `counters` and `stage_seconds` are those of this run's Beam job, over all workers.
+    `stages`: per stage how many came to it (attempted) and what became of them there; ok went on. `counters`
+    and `stage_seconds` are those of this run's Beam job, over all workers.
     """
 
     dataset_url: str
     counts: dict[str, int]
     reasons: dict[str, int]
+    stages: dict[str, dict[str, int]]
     splits: dict[str, int]
     sources: dict[str, int]
     seconds: float
@@ -209,11 +213,25 @@ def _kept_shards(previous: Previous | None) -> list[tuple[str, ShardInfo]]:
     return all_shards(previous.info) if previous is not None and previous.extended else []
 
 
+def _count_stages(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    """attempted = ok + rejected + failed for every stage, and what is ok is attempted at the next."""
+    ended: Counter[tuple[str, str]] = Counter((row["stage"], str(row["status"])) for row in rows)
+    stages, left = {}, ended.total()
+    for stage in STAGES:
+        rejected, failed = ended[stage, Status.REJECTED], ended[stage, Status.FAILED]
+        ok = left - rejected - failed
+        stages[stage] = {"attempted": left, "ok": ok, "rejected": rejected, "failed": failed}
+        left = ok
+    assert left == ended[STAGES[-1], Status.OK], ended
+    return stages
+
+
 def _summary(out: str, info: DatasetInfo, result: JobResult, seconds: float) -> DatasetSummary:
     return DatasetSummary(
         dataset_url=out,
         counts=info.counts,
         reasons=count_reasons(read_rows(manifest_url(out), columns=["status", "reason"])),
+        stages=_count_stages(read_rows(manifest_url(out), columns=["status", "stage"])),
         splits=info.splits,
         sources={name: value for name, value in result.counts.items() if name.startswith("sources")},
         seconds=seconds,

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import video_folder
 
+from flows.report import gather_statistics
 from pipelines.motion_dataset import DatasetConfig, build_dataset, rescore_dataset
 from pipelines.runner import RunnerConfig
 from pipelines.selection import SelectionConfig
@@ -84,6 +85,28 @@ def test_the_accounts_are_exact(dataset):
     assert sum(info.splits.values()) == info.samples == 2
     assert all(row["stage"] for row in rows)
     assert all(row["message"] for row in rows if row["status"] != "ok")
+
+
+def test_the_accounts_are_exact_at_every_stage(videos, dataset):
+    """The same figures from the files themselves, the manifest, the summary and the report."""
+    summary = build_dataset(str(videos), str(dataset))
+    ended = Counter((row["stage"], row["status"]) for row in rows_of(dataset))
+    assert {stage: counts["rejected"] for stage, counts in summary.stages.items()} == {
+        "read": 3,  # too short, too small, a copy
+        "screen": 5,  # cut, dark, fade, still, bars
+        "stabilise": 1,  # a camera that pans
+        "motion": 0,
+        "encode": 0,
+        "select": 0,
+    }
+    left = len(video_folder.EXPECTED)
+    for stage, counts in summary.stages.items():
+        assert counts["attempted"] == left == counts["ok"] + counts["rejected"] + counts["failed"]
+        assert (counts["rejected"], counts["failed"]) == (ended[stage, "rejected"], ended[stage, "failed"])
+        left = counts["ok"]
+    assert left == summary.counts["ok"] == ended["select", "ok"] == 2
+    funnel = gather_statistics(rows_of(dataset)).funnel()
+    assert [step["left"] for step in funnel[1:]] == [counts["ok"] for counts in summary.stages.values()]
 
 
 def test_nothing_is_left_over_and_all_verifies(dataset):
