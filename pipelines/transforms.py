@@ -92,15 +92,19 @@ class _Distil(beam.DoFn):  # type: ignore[misc]
 def distil_source(source: ObjectInfo, job: DistilJob) -> tuple[str, Distilled]:
     """Fetch one source and measure it in a process of its own; returns its digest and what it gave."""
     known = Source(url=source.url, sha256="")
+    path = Path(source.url)
     try:
         with _fetched(source) as path:
             known = Source(url=source.url, sha256=_digest(path, source), about=describe_source(source))
             distilled: Distilled = run_isolated(
                 distil_video, path, known, job.measure, timeout_s=job.time_limit
             )
-            return known.sha256, distilled
     except ItemError as error:
-        return known.sha256, Distilled(rows=[source_row(known, error, "read", {})], samples=[])
+        distilled = Distilled(rows=[source_row(known, error, "read", {})], samples=[])
+    for row in distilled.rows:  # people know the source, and not the worker's copy of it
+        if message := row.get("message"):
+            row["message"] = message.replace(str(path), source.url)
+    return known.sha256, distilled
 
 
 def _digest(path: Path, source: ObjectInfo) -> str:
