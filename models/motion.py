@@ -9,7 +9,7 @@ B batch, 2 = (dx, dy) in px/frame at 30 fps, y down, 3 = RGB.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import cv2
@@ -44,17 +44,18 @@ STRIP_ROWS = 512
 class MotionDecoding:
     """How predictions become motion. Lengths are shares of the photo's longer side.
 
-    `mirror`: average with the mirrored photo's prediction. `region`: reach over which directions are agreed.
-    `least_speed`: share of the predicted speed that is kept where the direction is wholly unsure.
-    `threshold`: probability above which a place moves, if it hangs together with one above `certain`: trained
-    on few scenes, the network is too sure of stillness. `erosion` and `softness`: rim taken off the moving
-    mask, and width of the soft edge inside. Below `smallest_share` and `least_confidence` there is nothing to
-    animate. Speeds and thresholds were chosen on validation clips.
+    `scales`: sizes the network looks at the photo in, as shares of its input size; what it sees is averaged.
+    `region`: reach over which directions are agreed. `least_speed`: share of the predicted speed that is kept
+    where the direction is wholly unsure. `threshold`: probability above which a place moves, if it hangs
+    together with one above `certain`: trained on few scenes, the network is too sure of stillness. `erosion`
+    and `softness`: rim taken off the moving mask, and width of the soft edge inside. Below `smallest_share`
+    and `least_confidence` there is nothing to animate. Scales, speeds and thresholds were chosen on
+    validation clips.
     """
 
-    mirror: bool = False
-    region: float = 0.04
-    least_speed: float = 0.125
+    scales: tuple[float, ...] = (1.0, 0.8, 0.6)
+    region: float = 0.12
+    least_speed: float = 0.3
     threshold: float = 0.1
     certain: float = 0.5
     guide_radius: int = 8
@@ -62,12 +63,14 @@ class MotionDecoding:
     erosion: float = 0.002
     softness: float = 0.006
     smallest_share: float = 0.004
-    least_confidence: float = 0.5
+    least_confidence: float = 0.4
 
     def __post_init__(self) -> None:
         for name in ("threshold", "certain"):
             if not 0.0 < getattr(self, name) < 1.0:
                 raise UsageError(f"{name} must be a probability between 0 and 1, got {getattr(self, name)}")
+        if not self.scales or not all(0.1 <= scale <= 4.0 for scale in self.scales):
+            raise UsageError(f"scales must be one or more factors between 0.1 and 4, got {self.scales}")
         if not 0.0 <= self.least_speed <= 1.0:
             raise UsageError(f"least_speed must be a share between 0 and 1, got {self.least_speed}")
         if min(self.region, self.erosion, self.softness) < 0:
@@ -146,32 +149,57 @@ def coarse_motion(
 ) -> CoarseMotion:
     """Run the network and decode its heads: one agreed direction mode per region."""
     decoding = decoding or MotionDecoding()
-    size_HW = network_size((photo_HW3.shape[0], photo_HW3.shape[1]), network.config.input_side)
-    device = next(network.parameters()).device
+    was_training = network.training
+    network.eval()
+    seen = [_heads_at(photo_HW3, network, hints, scale) for scale in decoding.scales]
+    network.train(was_training)
+    coarse = decode_coherently(_mean_heads(seen), decoding)
+    return replace(coarse, motion_2hw=coarse.motion_2hw * np.float32(network.config.speed_gain))
+
+
+def _heads_at(
+    photo_HW3: NDArray[np.uint8], network: MotionNetwork, hints: Hints | None, scale: float
+) -> MotionHeads:
+    """The network's heads for the photo at `scale` times the configured input size."""
+    longer_side = round(network.config.input_side * scale)
+    size_HW = network_size((photo_HW3.shape[0], photo_HW3.shape[1]), longer_side)
     small = cv2.resize(photo_HW3, (size_HW[1], size_HW[0]), interpolation=cv2.INTER_AREA)
     photo_3HW = np.moveaxis(small, -1, 0).astype(np.float32) / 255.0
     hints_3HW = np.zeros((3, *size_HW), np.float32)
     if hints is not None and hints.arrows:
         hints_3HW = hint_channels(*arrow_samples(hints.arrows, size_HW), size_HW)
-    photos, channels = torch.from_numpy(photo_3HW)[None], torch.from_numpy(hints_3HW)[None]
-    if decoding.mirror:
-        photos, channels = (
-            torch.cat((photos, photos.flip(3))),
-            torch.cat((channels, _mirror_motion(channels))),
-        )
-    was_training = network.training
-    network.eval()
-    heads = network(photos.to(device).contiguous(memory_format=torch.channels_last), channels.to(device))
-    network.train(was_training)
-    coarse = decode_coherently(heads, decoding)
-    return replace(coarse, motion_2hw=coarse.motion_2hw * np.float32(network.config.speed_gain))
+    device = next(network.parameters()).device
+    photos = torch.from_numpy(photo_3HW)[None].to(device).contiguous(memory_format=torch.channels_last)
+    heads: MotionHeads = network(photos, torch.from_numpy(hints_3HW)[None].to(device))
+    return heads
+
+
+def _mean_heads(seen: list[MotionHeads]) -> MotionHeads:
+    """What several looks at one photo say together, at the size of the first; speeds in its pixels."""
+    first = seen[0]
+    if len(seen) == 1:
+        return first
+    size = first.moving_logit_B1HW.shape[-2:]
+
+    def mean(name: str) -> torch.Tensor:
+        planes = [getattr(heads, name).float() for heads in seen]
+        if name == "log_speed_B1HW":
+            planes = [plane + math.log(size[1] / plane.shape[-1]) for plane in planes]
+        enlarged = [
+            functional.interpolate(plane, size, mode="bilinear", align_corners=False) for plane in planes
+        ]
+        return torch.stack(enlarged).mean(0)
+
+    return MotionHeads(**{entry.name: mean(entry.name) for entry in fields(MotionHeads)})
 
 
 def decode_coherently(heads: MotionHeads, decoding: MotionDecoding) -> CoarseMotion:
-    """Settle on one direction mode per region; heads of one photo, or of it and its mirror image."""
-    probability, exact, logit, log_speed = _unmirror(heads)
-    moving = logit.sigmoid()
+    """Settle on one direction mode per region; heads of one photo."""
+    probability = heads.direction_logits_BKHW.float().softmax(1)
     bins = probability.shape[1]
+    centres = bin_angles(bins, device=probability.device).view(1, -1, 1, 1)
+    exact = centres + heads.direction_residual_BKHW.float()
+    moving, log_speed = heads.moving_logit_B1HW.float().sigmoid(), heads.log_speed_B1HW.float()
     reach = max(decoding.region * max(probability.shape[2:]), 0.3)
     shared = _blur(torch.cat((probability * moving, moving), 1), reach)
     shared = shared[:, :bins] / shared[:, bins:].clamp(min=1e-6)
@@ -239,33 +267,6 @@ def keep_inside(motion_2HW: Float, moving_HW: Float, *, reach: float) -> Float:
         rows[0] -= damping * normal_x
         rows[1] -= damping * normal_y
     return kept
-
-
-def _mirror_motion(channels_B3HW: torch.Tensor) -> torch.Tensor:
-    """Mirror hint channels left to right: dx changes its sign."""
-    mirrored = channels_B3HW.flip(3)
-    return torch.cat((-mirrored[:, :1], mirrored[:, 1:]), 1)
-
-
-def _unmirror(heads: MotionHeads) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Probability and angle per bin, moving logit and log-speed: the mean of the photo's and its mirror's."""
-    logits = heads.direction_logits_BKHW.float()
-    residual, moving, speed = (
-        heads.direction_residual_BKHW.float(),
-        heads.moving_logit_B1HW.float(),
-        heads.log_speed_B1HW.float(),
-    )
-    bins = logits.shape[1]
-    angles = bin_angles(bins, device=logits.device).view(1, -1, 1, 1)
-    probability = logits.softmax(1)
-    if logits.shape[0] == 2:
-        # Angle a becomes π − a in the mirror, so bin k becomes bin K/2 − k.
-        swap = (bins // 2 - torch.arange(bins, device=logits.device)) % bins
-        probability = (probability[:1] + probability[1:].flip(3)[:, swap]) / 2
-        residual = (residual[:1] - residual[1:].flip(3)[:, swap]) / 2
-        moving = (moving[:1] + moving[1:].flip(3)) / 2
-        speed = (speed[:1] + speed[1:].flip(3)) / 2
-    return probability, angles + residual, moving, speed
 
 
 def _blur(values: torch.Tensor, sigma: float) -> torch.Tensor:
