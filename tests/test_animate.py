@@ -31,7 +31,7 @@ def test_the_loop_starts_at_the_photo_and_moves_as_the_network_says(networks: Ne
     frames = loop(living)
     assert frames.shape == (10, *PHOTO.shape) and (frames[0] == PHOTO).all()
     assert living.category == "falling" and living.moving_share > 0.95 and living.confidence > 0.9
-    # The network says the same speed in pixels whatever the width it looks at: the geometric mean of its looks.
+    # It says the same speed in pixels at whatever width it looks: the geometric mean of its looks.
     widths = [network_size(PHOTO.shape[:2], round(SIDE * scale))[1] for scale in MotionDecoding().scales]
     expected = SPEED * 160 / np.exp(np.mean(np.log(widths)))
     assert living.mean_speed == pytest.approx(expected, rel=0.25)
