@@ -35,7 +35,7 @@ from flows.command_parts import (
 )
 from flows.console import error_line, quiet_libraries, stage_progress
 from storage.errors import StillstreamError, UsageError
-from storage.logs import FORMAT_VARIABLE
+from storage.logs import FORMAT_VARIABLE, redact
 
 __all__ = [
     "animate",
@@ -436,7 +436,7 @@ def check_config(config: ConfigFile = None) -> None:
 
     Example:  [bold]stillstream config check --config stillstream.toml[/bold]
     """
-    sys.stdout.write(settings_of(config).as_toml())
+    sys.stdout.write(redact(settings_of(config).as_toml()))
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from storage.logs import json_handler, wants_json
+from storage.logs import json_handler, redact, wants_json
 from storage.progress import OnProgress, Progress
 
 if TYPE_CHECKING:
@@ -127,8 +127,8 @@ def note(message: str, **fields: object) -> None:
 
 
 def error_line(message: str) -> None:
-    """The one line that an error gets; line breaks inside become spaces, Beam's note of the step goes."""
-    line = BEAM_NOTE.sub("", " ".join(message.split()))
+    """The one line that an error gets; line breaks become spaces, Beam's note of the step and secrets go."""
+    line = redact(BEAM_NOTE.sub("", " ".join(message.split())))
     if wants_json():
         logger.error("%s", line)
     else:

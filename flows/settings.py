@@ -1,12 +1,14 @@
 """Settings: one TOML file below the environment below the command line, composed of the floors' own configs.
 
     # stillstream.toml                      the same from the environment
-    [dataset]                               STILLSTREAM_DATASET__CLIP_FRAMES=60
-    clip_frames = 60
+    [animate]                               STILLSTREAM_ANIMATE__SECONDS=4
+    seconds = 4
 
 The file is `stillstream.toml` in the working folder, or the one named by STILLSTREAM_CONFIG or `--config`.
-This is the only reader of STILLSTREAM_ variables. Each section becomes the dataclass that its consumer
-defines, and only when it is asked for: a command that needs no model does not wait for one to import.
+Nothing else reads settings from the environment (STILLSTREAM_VERBOSE and STILLSTREAM_LOG_FORMAT only say how
+to speak). No setting is a secret: stores find theirs in the environment, flows in Prefect blocks. Each
+section becomes the dataclass that its consumer defines, and only when it is asked for: a command that needs
+no model does not wait for one to import.
 """
 
 import dataclasses
@@ -205,7 +207,10 @@ def _environment_values(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]
     """STILLSTREAM_SECTION__KEY[__KEY]=text as nested tables."""
     tables: dict[str, dict[str, Any]] = {}
     for variable, text in environ.items():
-        if not variable.startswith(PREFIX) or "__" not in variable:
+        if not variable.startswith(PREFIX):
+            continue
+        if "__" not in variable:
+            _refuse_single_underscore(variable)
             continue
         section, *keys = variable.removeprefix(PREFIX).lower().split("__")
         table = tables.setdefault(section, {})
@@ -213,6 +218,13 @@ def _environment_values(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]
             table = table.setdefault(key, {})
         table[keys[-1]] = text
     return tables
+
+
+def _refuse_single_underscore(variable: str) -> None:
+    """A variable that was meant as a setting must not be passed over in silence."""
+    section, _, key = variable.removeprefix(PREFIX).partition("_")
+    if key and section.lower() in SECTIONS:
+        raise UsageError(f"{variable} is no setting; did you mean {PREFIX}{section}__{key}?")
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

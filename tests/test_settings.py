@@ -1,6 +1,6 @@
 """Settings: file below environment below command line, typed, and every mistake named with its place."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal
@@ -160,6 +160,49 @@ def test_what_is_in_force_can_be_written_down_and_read_back(tmp_path: Path) -> N
     again = load_settings(file, {})
     assert again.check() == settings.check()
     assert again.animate.seconds == 3.5 and again.dataset.time_limit == 9
+
+
+@pytest.mark.parametrize("variable", ["STILLSTREAM_ANIMATE_SECONDS", "STILLSTREAM_FLOWS_LIMIT"])
+def test_a_variable_with_a_lost_underscore_is_not_passed_over(variable: str) -> None:
+    section, _, key = variable.removeprefix("STILLSTREAM_").partition("_")
+    with pytest.raises(UsageError, match=f"did you mean STILLSTREAM_{section}__{key}"):
+        load_settings(None, {variable: "4"})
+    load_settings(None, {"STILLSTREAM_LOG_FORMAT": "json", "STILLSTREAM_VERBOSE": "1"})
+
+
+def test_secrets_are_never_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither by `config check` nor in the line of an error, wherever somebody wrote one."""
+    from flows.cli import run
+
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI")
+    monkeypatch.setenv("STILLSTREAM_NIGHTLY__PHOTOS", "s3://me:keypass@lake/photos")
+    file = write(tmp_path, "[gallery]\ntitle = 'wJalrXUtnFEMI'\n")
+    assert run(["config", "check", "--config", file]) == 0
+    file = write(tmp_path, "[gallery]\nmax_items = 'wJalrXUtnFEMI'\n", "wrong.toml")
+    assert run(["config", "check", "--config", file]) == 2
+    seen = capsys.readouterr()
+    assert 'photos = "s3://lake/photos"' in seen.out and "max_items must be a whole number" in seen.err
+    assert "wJalrXUtnFEMI" not in seen.out + seen.err and "keypass" not in seen.out + seen.err
+
+
+def test_every_field_of_every_section_is_documented() -> None:
+    """The reference is made of the classes' docstrings, which name each field."""
+    missing = []
+
+    def look(config: object, place: str) -> None:
+        text = type(config).__doc__ or ""
+        for each in fields(config):  # type: ignore[arg-type]
+            value = getattr(config, each.name)
+            if is_dataclass(value):
+                look(value, f"{place}.{each.name}")
+            elif f"`{each.name}`" not in text:
+                missing.append(f"{place}.{each.name}")
+
+    for name, config in Settings().check().items():
+        look(config, name)
+    assert missing == []
 
 
 def test_importing_settings_is_light() -> None:
