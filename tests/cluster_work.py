@@ -27,6 +27,7 @@ __all__ = ["PHOTOS", "Work", "when"]
 
 PHOTOS = 5
 WAIT_SECONDS = 400.0
+TIMES = {"seconds_spent", "stage_seconds"}
 
 
 class Work:
@@ -122,5 +123,9 @@ def _draw_videos(folder: Path) -> None:
     (folder / "random.mp4").write_bytes(np.random.default_rng(6).bytes(50_000))
 
 
-def _timeless(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if "seconds" not in name and not name.endswith("_at")}
+def _timeless(value: Any) -> Any:
+    """Rows and sidecars without when and how long; the rest is the same whoever did the work."""
+    if isinstance(value, dict):
+        kept = (name for name in value if name not in TIMES and not str(name).endswith("_at"))
+        return {name: _timeless(value[name]) for name in kept}
+    return value
