@@ -19,7 +19,7 @@ __all__ = ["PrefectServer", "free_port", "wait_for"]
 
 T = TypeVar("T")
 TERMINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
-START_SECONDS = 300.0
+START_SECONDS = 900.0
 
 
 def free_port() -> int:
