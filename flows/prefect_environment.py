@@ -6,6 +6,8 @@ one, which on a busy small machine takes longer than the 20 s it waits by defaul
 
 import os
 
+from storage.logs import wants_json
+
 __all__ = ["PREFECT_DEFAULTS"]
 
 PREFECT_DEFAULTS = {
@@ -14,6 +16,9 @@ PREFECT_DEFAULTS = {
     "DO_NOT_TRACK": "1",
     "PREFECT_CLI_PROMPT": "false",
 }
+
+if wants_json():  # from the first line on; flows.prefect_logs gives the lines our own form
+    PREFECT_DEFAULTS["PREFECT_LOGGING_HANDLERS_CONSOLE_FORMATTER"] = "json"
 
 for _name, _value in PREFECT_DEFAULTS.items():
     os.environ.setdefault(_name, _value)
