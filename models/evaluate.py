@@ -10,11 +10,12 @@ among the methods, since it wins on some of them.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,9 +91,10 @@ def evaluate(
     """
     config = config or EvaluationConfig()
     started = time.monotonic()
-    index = read_index(split_urls(data_url))
+    groups = read_groups(config.groups) if config.groups else {}
+    index = _with_groups(read_index(split_urls(data_url)), groups)
     index = (index.with_split(config.split) if config.split else index).spread(config.limit)
-    measured = _Measured(checkpoint_url, config)
+    measured = _Measured(checkpoint_url, config, groups)
     reader = SampleReader(index, DataConfig())
     means = _mean_motions(reader, measured)
     pictured = set(_spread_categories(index, means, config.examples))
@@ -111,8 +113,10 @@ def evaluate(
 class _Measured:
     """The networks, and the rows they gave so far."""
 
-    def __init__(self, checkpoint_url: str | None, config: EvaluationConfig) -> None:
-        self.groups = read_groups(config.groups) if config.groups else {}
+    def __init__(
+        self, checkpoint_url: str | None, config: EvaluationConfig, groups: Mapping[str, str]
+    ) -> None:
+        self.groups = groups
         self.checkpoint = checkpoint_url or "default weights"
         motion, animator = find_weights(checkpoint_url, "motion"), find_weights(checkpoint_url, "animator")
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -200,6 +204,15 @@ def read_groups(url: str) -> dict[str, str]:
     if not {"file", "source"} <= set(table.fieldnames or ()):
         raise UsageError(f"{url} must have the columns file and source, got {table.fieldnames}")
     return {_file_name(row["file"]): row["source"] for row in table}
+
+
+def _with_groups(index: SampleIndex, groups: Mapping[str, str]) -> SampleIndex:
+    """The index with files of one group as one source, so that a limit takes the groups in turn."""
+    names = np.array([groups.get(_file_name(source), source) for source in index.sources], np.str_)
+    sources, place = np.unique(names, return_inverse=True)
+    return dataclasses.replace(
+        index, sources=tuple(sources.tolist()), source_N=place[index.source_N].astype(np.int32)
+    )
 
 
 def _file_name(place: str) -> str:

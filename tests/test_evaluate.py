@@ -109,6 +109,17 @@ def test_groups_are_read_from_any_table(tmp_path: Path) -> None:
         read_groups(str(tmp_path / "other.csv"))
 
 
+def test_limit_takes_the_groups_in_turn(weights: str, tmp_path: Path) -> None:
+    write_drawn_dataset(str(tmp_path / "data"), sources=3, per_source=1)
+    (tmp_path / "groups.json").write_text(
+        '{"drawn_0.mp4": "pond", "drawn_1.mp4": "pond", "drawn_2.mp4": "sea"}'
+    )
+    config = EvaluationConfig(limit=2, loops=1, examples=0, deep=False, groups=str(tmp_path / "groups.json"))
+    found = evaluate(str(tmp_path / "data"), weights, config)
+    assert found.samples == 2 and {clip.source for clip in found.clips} == {"pond", "sea"}
+    assert "deep" not in found.tables["rendering"] and found.weights["animator"] is None
+
+
 def test_examples_carry_pictures(evaluation: Evaluation) -> None:
     assert len(evaluation.examples) == 2
     assert {example.category for example in evaluation.examples} == {"river", "sea"}
