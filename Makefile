@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 BEAM = $(shell $(BIN)/python -c 'from importlib.metadata import version as v; print(v("apache-beam"))')
 JOB_SERVER = org.apache.beam:beam-runners-flink-1.20-job-server
 
-.PHONY: demo test check format reference lock clean flink flink-up flink-down flink-jar flink-test prism
+.PHONY: demo test check format reference lock clean flink flink-up flink-down flink-jar flink-test cluster-test prism
 
 demo: $(INSTALLED)
 	$(BIN)/stillstream demo --out demo
@@ -62,8 +62,11 @@ $(BIN)/prism: $(INSTALLED)
 # What is missing here is left out and said at the end, with the reason.
 flink-test: $(INSTALLED)
 	-test -x "$$(command -v java)" && $(MAKE) flink
+	$(BIN)/pytest -m flink -rs tests/test_flink.py
+
+cluster-test: $(INSTALLED)
 	-test -x "$$(command -v go)" && $(MAKE) prism
-	$(BIN)/pytest -m flink -rs
+	$(BIN)/pytest -m flink -rs tests/test_cluster.py tests/test_worker_pool.py
 
 lock:
 	$(BIN)/uv pip compile --quiet --universal --all-extras --generate-hashes --no-emit-index-url --no-header \

@@ -1,7 +1,7 @@
 """The pipelines on worker pools: the same results as in one process, also when a pool dies in the middle.
 
 Two engines: pools that the local runner drives, and Beam's portable job service (Prism, in Go) as any cluster
-speaks it. `make flink-test` runs these and, where its job server is to be had, Flink itself.
+speaks it. `make cluster-test` runs these.
 """
 
 import contextlib

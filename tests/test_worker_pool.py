@@ -58,6 +58,7 @@ def alive(pid):
     return False
 
 
+@pytest.mark.flink
 def test_pools_share_a_job_and_the_death_of_one_ends_it_with_a_clear_error(pools, tmp_path):
     first, second, before = pools
     config = RunnerConfig(workers=2, worker_pool=before.address)
