@@ -53,7 +53,6 @@ RUNNERS = {
 ADDRESS = re.compile(r"(https?://)?([\w.-]+|\[[0-9a-fA-F:]+\]):\d{1,5}")
 DEFAULT_POOL = "localhost:50000"
 FLINK_VERSION = "1.20"
-JOB_SERVER_SECONDS = 60
 CACHE_MILLIS = 600_000
 POLL_SECONDS = 0.25
 NAMESPACE = "stillstream"  # of our own counters; runners add some of theirs
@@ -173,7 +172,7 @@ def pipeline_options(config: RunnerConfig) -> PipelineOptions:
 
 def _portable_flags(config: RunnerConfig) -> list[str]:
     """What a portable runner is told: where its job service is, and where it finds workers."""
-    flags = [f"--runner={RUNNERS[config.name]}", f"--job_server_timeout={JOB_SERVER_SECONDS}"]
+    flags = [f"--runner={RUNNERS[config.name]}"]
     # A worker pool starts one process per unit of parallelism only when it is told to. A worker that has
     # loaded its networks stays for the next stage.
     flags += [f"--sdk_worker_parallelism={config.workers}", f"--environment_cache_millis={CACHE_MILLIS}"]
