@@ -107,6 +107,8 @@ def _places(checkpoint: str | None, renderer: str) -> tuple[str, str | None]:
             "and name them by --checkpoint"
         )
     animator = None if renderer == "splat" else _find(checkpoint, "animator")
+    if renderer == "auto" and animator == find_checkpoint(None, "animator"):
+        animator = None  # the package's own is nearer to real frames, but softer to look at
     if renderer == "deep" and animator is None:
         raise UsageError(
             "no weights for the deep renderer; train them (stillstream train animator …) "

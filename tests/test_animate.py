@@ -105,3 +105,5 @@ def test_missing_weights_say_the_cure(tmp_path: Path) -> None:
         load_networks(str(tmp_path), "splat")
     # What a checkpoint lacks is completed by the package's own weights.
     assert load_networks(write_weights(tmp_path), "deep").animator is not None
+    # The package's animator is for those who ask for it.
+    assert load_networks(write_weights(tmp_path), "auto").animator is None
