@@ -1,6 +1,6 @@
 """Settings: file below environment below command line, typed, and every mistake named with its place."""
 
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Literal
@@ -185,24 +185,6 @@ def test_secrets_are_never_printed(
     seen = capsys.readouterr()
     assert 'photos = "s3://lake/photos"' in seen.out and "max_items must be a whole number" in seen.err
     assert "wJalrXUtnFEMI" not in seen.out + seen.err and "keypass" not in seen.out + seen.err
-
-
-def test_every_field_of_every_section_is_documented() -> None:
-    """The reference is made of the classes' docstrings, which name each field."""
-    missing = []
-
-    def look(config: object, place: str) -> None:
-        text = type(config).__doc__ or ""
-        for each in fields(config):  # type: ignore[arg-type]
-            value = getattr(config, each.name)
-            if is_dataclass(value):
-                look(value, f"{place}.{each.name}")
-            elif f"`{each.name}`" not in text:
-                missing.append(f"{place}.{each.name}")
-
-    for name, config in Settings().check().items():
-        look(config, name)
-    assert missing == []
 
 
 def test_importing_settings_is_light() -> None:
