@@ -27,10 +27,12 @@ from pipelines.sidecar import Identity, Sidecar, adopt_renamed, delete_outputs, 
 from storage.digest import digest_bytes
 from storage.errors import ItemError, MediaError, RejectedError, StillstreamError, StoreError, UsageError
 from storage.frame_spool import FrameSpool
+from storage.logs import redact
 from storage.loops import LoopFile, LoopOptions, write_loop, write_poster
 from storage.objects import atomic_writer, join_url, read_bytes, stat_object, write_bytes
 from storage.photo import MAX_BYTES, Photo, decode_photo_apart
 from storage.reasons import Reason, Status
+from storage.web_address import public_url
 
 __all__ = ["StoppedError", "Studio", "animate_record"]
 
@@ -92,7 +94,7 @@ def animate_record(task: Task, studio: Studio) -> Row:
     record, clock = task.record, _Clock()
     row: Row = {
         "photo": record.key,
-        "source": record.url,
+        "source": public_url(record.url),
         "source_size": record.size,
         "source_etag": record.etag,
         "name": record.name,
@@ -105,10 +107,15 @@ def animate_record(task: Task, studio: Studio) -> Row:
     try:
         row |= _process(task, studio, clock, row)
     except ItemError as exc:
-        row |= {"status": exc.status, "reason": exc.reason, "message": str(exc)[:500]}
+        row |= {"status": exc.status, "reason": exc.reason, "message": _said(exc)}
     except StoreError as exc:
-        row |= {"status": Status.FAILED, "reason": Reason.STORE_ERROR, "message": str(exc)[:500]}
+        row |= {"status": Status.FAILED, "reason": Reason.STORE_ERROR, "message": _said(exc)}
     return row | clock.row()
+
+
+def _said(exc: StillstreamError) -> str:
+    """What a row or sidecar may keep of an error's words: no secrets, not without end."""
+    return redact(str(exc))[:500]
 
 
 def _process(task: Task, studio: Studio, clock: _Clock, row: Row) -> Row:
@@ -145,7 +152,7 @@ def _process(task: Task, studio: Studio, clock: _Clock, row: Row) -> Row:
         if before is not None and not same:
             delete_outputs(studio.out, before, keep=())
         if isinstance(exc, RejectedError):
-            write_sidecar(studio.out, record.name, dataclasses.replace(sidecar, message=str(exc)[:500]))
+            write_sidecar(studio.out, record.name, dataclasses.replace(sidecar, message=_said(exc)))
         raise
     if before is not None and same:
         sidecar = dataclasses.replace(sidecar, outputs={**before.outputs, **sidecar.outputs})

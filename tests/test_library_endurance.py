@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 RUN = """
 import sys
 from pipelines.photo_animation import AnimationConfig, animate_photos
-config = AnimationConfig(checkpoint=sys.argv[3], seconds=0.8, fps=10, format=("mp4", "png"))
+config = AnimationConfig(checkpoint=sys.argv[3], seconds=0.8, fps=10, format=("mp4", "png"), renderer="splat")
 summary = animate_photos(sys.argv[1], sys.argv[2], config)
 print(summary.counts["attempted"], summary.stopped, flush=True)
 """
@@ -65,7 +65,7 @@ def wait_for(count: int, pattern: str, folder: Path, process: subprocess.Popen[s
 
 
 def animate(photos: str | Path, out: str | Path, weights: str, workers: int = 1) -> AnimationSummary:
-    config = AnimationConfig(checkpoint=weights, seconds=0.8, fps=10, format=("mp4", "png"))
+    config = AnimationConfig(checkpoint=weights, seconds=0.8, fps=10, format=("mp4", "png"), renderer="splat")
     return animate_photos(str(photos), str(out), config, RunnerConfig(workers=workers))
 
 

@@ -1,6 +1,7 @@
 """Whole libraries: names, reruns, renames, changed settings, lost ledgers, bad files, stores, watching."""
 
 import json
+import logging
 import os
 import shutil
 import unicodedata
@@ -13,11 +14,12 @@ from animation_world import draw_photo, jpeg_bytes, write_photos, write_weights
 from corpus_photos import photo_corpus
 from PIL import Image
 
+from pipelines import animate_record
 from pipelines.animation_ledger import LedgerWriter, compact_ledger, ledger_parts, read_ledger
 from pipelines.photo_animation import AnimationConfig, AnimationSummary, animate_new, animate_photos
 from pipelines.photo_listing import name_photos
 from storage import lease
-from storage.errors import UsageError
+from storage.errors import StoreError, UsageError
 from storage.objects import ObjectInfo, join_url, list_objects, read_bytes, write_bytes
 from storage.progress import Progress
 
@@ -422,6 +424,27 @@ def test_whole_way_on_object_storage(s3_url: str, tmp_path: Path, animate: Anima
     assert animate(photos, out).skipped == 4
     secret = os.environ["AWS_SECRET_ACCESS_KEY"]
     assert not any(secret.encode() in read_bytes(info.url) for info in list_objects(out))
+
+
+def test_no_secret_reaches_a_log_a_row_or_a_sidecar(
+    tmp_path: Path, animate: Animate, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "very-secret-indeed")
+    caplog.set_level(logging.DEBUG)
+    (tmp_path / "photos").mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / "photos" / name).write_bytes(jpeg_bytes(draw_photo(1)))
+
+    def leaking(*_: object, **__: object) -> object:
+        raise StoreError("signed with very-secret-indeed at https://me:word@host/a.jpg?X-Amz-Signature=feed")
+
+    monkeypatch.setattr(animate_record, "decode_photo_apart", leaking)
+    summary = animate(tmp_path / "photos")
+    assert summary.counts["failed"] == 2 and "https://host/a.jpg" in summary.failed_items[0]["message"]
+    kept = "".join(map(str, read_ledger(str(tmp_path / "out")))) + str(summary) + caplog.text
+    for secret in ("very-secret", "word@", "feed"):
+        assert secret not in kept
+        assert not any(secret.encode() in data for data in files(tmp_path / "out").values())
 
 
 def test_watching_takes_new_photos_up(library: Path, tmp_path: Path, weights: str) -> None:
