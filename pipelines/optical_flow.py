@@ -6,7 +6,7 @@ section 3). H, W: the clip's own size; T: its frames; motion in pixels per frame
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from models.compiled import compiled
 from pipelines.moving_mask import Change, find_moving, sharpen_border
-from pipelines.optical_flow_methods import METHODS, OpticalFlowMethod, optical_flow_method
+from pipelines.optical_flow_methods import METHODS, half_size_method, optical_flow_method
 from pipelines.rhythm import Rhythm, measure_rhythm
 from pipelines.travelling import travelling_share
 from storage.errors import UsageError
@@ -178,51 +178,61 @@ def _pairwise(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], Change]:
     """Flow of each adjacent pair at 30 fps, (T - 1, H/2, W/2, 2) in pixels of the whole size; the share of
     the checks that agreed, (H, W); and how the pixels changed."""
-    method = optical_flow_method(config.method)
-    height, width = grey[0].shape
-    # Optical flow is smoother than half the pixels can show; half the size is a quarter of the work.
-    size = (max(1, width // 2), max(1, height // 2))
-    flows_THW2 = np.empty((len(grey) - 1, size[1], size[0], 2), dtype=np.float32)
-    agreeing_HW = np.zeros(grey[0].shape, dtype=np.float32)
+    flow = _half_flow(config.method, grey)
+    flows_THW2 = np.empty((len(grey) - 1, *_half_size(grey[0])[::-1], 2), dtype=np.float32)
+    agreeing_hw = np.zeros(flows_THW2.shape[1:3], dtype=np.float32)
     change = Change(grey[0].shape)
     checks = 0
     for pair, (first, second) in enumerate(zip(grey, grey[1:], strict=False)):
-        forward_HW2 = method(first, second)
+        forward_hw2 = flow(pair, pair + 1)
         change.add(first, second)
         if config.check_every and pair % config.check_every == config.check_every // 2:
-            agreeing_HW += _agreeing(forward_HW2, method, first, second)
+            agreeing_hw += _agreeing(forward_hw2, flow(pair + 1, pair))
             checks += 1
-        half_HW2 = cv2.resize(forward_HW2, size, interpolation=cv2.INTER_AREA)
-        np.multiply(half_HW2, np.float32(1.0 / steps_T[pair]), out=flows_THW2[pair])
-    agreement_HW = agreeing_HW / np.float32(checks) if checks else np.ones_like(agreeing_HW)
-    return flows_THW2, agreement_HW, change
+        np.multiply(forward_hw2, np.float32(1.0 / steps_T[pair]), out=flows_THW2[pair])
+    if checks:
+        agreeing_hw /= np.float32(checks)
+    else:
+        agreeing_hw[:] = 1.0
+    return flows_THW2, _enlarge(agreeing_hw, grey[0].shape), change
 
 
-def _agreeing(
-    forward_HW2: NDArray[np.float32],
-    method: OpticalFlowMethod,
-    first: NDArray[np.uint8],
-    second: NDArray[np.uint8],
-) -> NDArray[np.float32]:
-    """1 where going there and back again returns to the start, (H, W) float32."""
-    backward_HW2 = method(second, first)
-    height, width = first.shape
-    # A quarter of the points is enough to tell where the flows agree.
-    ahead_HW2 = forward_HW2[::2, ::2]
-    y_HW, x_HW = np.mgrid[0:height:2, 0:width:2].astype(np.float32)
-    back_HW2 = cv2.remap(
-        backward_HW2,
-        x_HW + ahead_HW2[..., 0],
-        y_HW + ahead_HW2[..., 1],
+def _half_size(frame: NDArray[np.uint8]) -> tuple[int, int]:
+    """(width, height) of the flow that is kept: it is smoother than half the pixels can show, and half the
+    size is a quarter of the work."""
+    height, width = frame.shape
+    return max(1, width // 2), max(1, height // 2)
+
+
+def _half_flow(name: str, grey: list[NDArray[np.uint8]]) -> Callable[[int, int], NDArray[np.float32]]:
+    """A function of two frames' numbers: the flow at half the size, in pixels of the whole."""
+    size = _half_size(grey[0])
+    at_half, whole = half_size_method(name), optical_flow_method(name)
+    if at_half is None:
+        return lambda one, other: np.asarray(
+            cv2.resize(whole(grey[one], grey[other]), size, interpolation=cv2.INTER_AREA), dtype=np.float32
+        )
+    half = [
+        np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), dtype=np.uint8) for frame in grey
+    ]
+    scale_2 = np.array([grey[0].shape[1] / size[0], grey[0].shape[0] / size[1]], dtype=np.float32)
+    return lambda one, other: np.asarray(at_half(half[one], half[other]) * scale_2, dtype=np.float32)
+
+
+def _agreeing(forward_hw2: NDArray[np.float32], backward_hw2: NDArray[np.float32]) -> NDArray[np.float32]:
+    """1 where going there and back again returns to the start, float32; flows at half the size, in pixels of
+    the whole."""
+    y_hw, x_hw = np.mgrid[0 : forward_hw2.shape[0], 0 : forward_hw2.shape[1]].astype(np.float32)
+    back_hw2 = cv2.remap(
+        backward_hw2,
+        x_hw + forward_hw2[..., 0] / 2,
+        y_hw + forward_hw2[..., 1] / 2,
         cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_REPLICATE,
     )
-    miss_HW = np.hypot(*np.moveaxis(ahead_HW2 + back_HW2, -1, 0))
-    length_HW = np.hypot(*np.moveaxis(ahead_HW2, -1, 0)) + np.hypot(*np.moveaxis(back_HW2, -1, 0))
-    agreeing_HW = (miss_HW <= AGREEMENT_PIXELS + AGREEMENT_SHARE * length_HW).astype(np.float32)
-    return np.asarray(
-        cv2.resize(agreeing_HW, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.float32
-    )
+    miss_hw = np.hypot(*np.moveaxis(forward_hw2 + back_hw2, -1, 0))
+    length_hw = np.hypot(*np.moveaxis(forward_hw2, -1, 0)) + np.hypot(*np.moveaxis(back_hw2, -1, 0))
+    return np.asarray(miss_hw <= AGREEMENT_PIXELS + AGREEMENT_SHARE * length_hw, dtype=np.float32)
 
 
 @compiled

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from storage.errors import UsageError
 
-__all__ = ["METHODS", "OpticalFlowMethod", "optical_flow_method"]
+__all__ = ["METHODS", "OpticalFlowMethod", "half_size_method", "optical_flow_method"]
 
 OpticalFlowMethod = Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.float32]]
 
@@ -43,12 +43,24 @@ def _dis_average() -> OpticalFlowMethod:
     what it would smooth in one pair cancels over sixty. As exact as the medium preset in a quarter of the
     time.
     """
+    return _dis_for_averages(finest_scale=1)
+
+
+def _dis_for_averages(finest_scale: int) -> OpticalFlowMethod:
     engine: Any = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
-    engine.setFinestScale(1)
+    engine.setFinestScale(finest_scale)
     engine.setPatchStride(5)
     engine.setGradientDescentIterations(12)
     engine.setVariationalRefinementIterations(0)
     return lambda first, second: np.asarray(engine.calc(first, second, None), dtype=np.float32)
+
+
+def half_size_method(name: str) -> OpticalFlowMethod | None:
+    """For a method that looks at no more than half the size: the same on frames of that size, else None.
+
+    It spares enlarging the flow, where half of it is wanted anyway.
+    """
+    return _dis_for_averages(finest_scale=0) if name == "dis_average" else None
 
 
 def _farneback() -> OpticalFlowMethod:
