@@ -107,7 +107,7 @@ def _places(checkpoint: str | None, renderer: str) -> tuple[str, str | None]:
             "and name them by --checkpoint"
         )
     animator = None if renderer == "splat" else _find(checkpoint, "animator")
-    if renderer == "auto" and animator == find_checkpoint(None, "animator"):
+    if renderer == "auto" and animator is not None and _is_packaged(animator):
         animator = None  # the package's own is nearer to real frames, but softer to look at
     if renderer == "deep" and animator is None:
         raise UsageError(
@@ -115,6 +115,14 @@ def _places(checkpoint: str | None, renderer: str) -> tuple[str, str | None]:
             "or use --renderer splat"
         )
     return motion, animator
+
+
+def _is_packaged(animator: str) -> bool:
+    """Whether these are the package's own weights, wherever they lie: a registry keeps copies of them."""
+    packaged = find_checkpoint(None, "animator")
+    return packaged is not None and (
+        animator == packaged or digest_object(animator) == digest_object(packaged)
+    )
 
 
 def _find(checkpoint: str | None, kind: str) -> str | None:
