@@ -70,10 +70,13 @@ def test_a_worker_process_of_the_local_runner_logs_json() -> None:
 
 
 def test_what_is_secret_is_hidden() -> None:
-    environ = {**SECRETS, "API_KEY": "123", "AWS_ACCESS_KEY_ID": "AKIAEXAMPLE", "HOME": "/home/somebody", "MONKEY": "banana-tree"}
-    text = "AKIAEXAMPLE pass-word tok-123456 123 banana-tree s3://me:keypass@bucket/a?b=1 https://u:p@h/x?X-Amz-Signature=abc"
+    plain = {"AWS_ACCESS_KEY_ID": "AKIAEXAMPLE", "HOME": "/home/somebody", "MONKEY": "banana-tree"}
+    environ = {**SECRETS, **plain, "API_KEY": "123"}
+    urls = "s3://me:keypass@bucket/a?b=1 https://u:p@h/x?X-Amz-Signature=abc"
+    text = f"AKIAEXAMPLE pass-word tok-123456 123 banana-tree {urls}"
     hidden = redact(text, environ)
-    assert hidden == "AKIAEXAMPLE hidden hidden 123 banana-tree s3://bucket/a?b=1 https://h/x?X-Amz-Signature=hidden"
+    shown = "s3://bucket/a?b=1 https://h/x?X-Amz-Signature=hidden"
+    assert hidden == f"AKIAEXAMPLE hidden hidden 123 banana-tree {shown}"
 
 
 def test_tracebacks_fields_and_foreign_objects_become_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
