@@ -66,7 +66,8 @@ def count_outcome(job: str, outcome: Outcome) -> None:
 
 def count_run(flow: Flow[..., Any], flow_run: FlowRun, state: State[Any]) -> None:
     """Take in how a flow run ended."""
-    RUNS.labels(flow.name, state.name or state.type.value).inc()
+    # The hook for a cancelled run is called while the serving process is ending it.
+    RUNS.labels(flow.name, "Cancelled" if state.is_cancelling() else state.name or state.type.value).inc()
     if state.is_completed():
         LAST_DONE.labels(flow.name).set(time.time())
 
