@@ -307,7 +307,10 @@ def animate(
     format: Annotated[
         str | None,
         typer.Option(
-            "--format", metavar="mp4|webm|gif|…", help="One or several, with commas.", show_default="mp4"
+            "--format",
+            metavar="mp4|webm|gif|webp|png|…",
+            help="One or several, with commas.",
+            show_default="mp4",
         ),
     ] = None,
     seconds: Annotated[

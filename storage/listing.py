@@ -192,16 +192,25 @@ def _walk_local(
             if real not in ancestors and (depth is None or len(ancestors) < depth):
                 yield from _walk_local(location, root, path, (*ancestors, real), depth)
             continue
-        try:
-            found = entry.stat()
-        except OSError:
-            found = entry.stat(follow_symlinks=False)  # a dangling link is an item too, and will fail as one
+        found = _stat_entry(entry)
+        if found is None:
+            continue
         yield ObjectInfo(
             url=location.url_of(str(path)),
             key=path.relative_to(root).as_posix(),
             size=found.st_size,
             etag=_local_etag(found),
         )
+
+
+def _stat_entry(entry: os.DirEntry[str]) -> os.stat_result | None:
+    """None for what has gone since the folder was read: temporary files of others come and go."""
+    with contextlib.suppress(OSError):
+        return entry.stat()
+    try:
+        return entry.stat(follow_symlinks=False)  # a dangling link is an item too, and will fail as one
+    except FileNotFoundError:
+        return None
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -23,8 +23,10 @@ OWN_PACKAGES = ("storage", "models", "pipelines", "flows")
 RUN_FACTS = ("flow_name", "flow_run_name", "flow_run_id", "task_name", "task_run_name", "task_run_id")
 HIDDEN = "hidden"
 LEAST_SECRET = 6  # shorter values would hide innocent words
+# Settings name where a secret lies, never the secret itself.
 _SECRET_NAME = re.compile(
-    r"(?!.*_id$).*(secret|token|passw|credential|api_?key|access_?key|private_?key)", re.IGNORECASE
+    r"(?!.*_id$|STILLSTREAM_).*(secret|token|passw|credential|api_?key|access_?key|private_?key)",
+    re.IGNORECASE,
 )
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://[^\s\"'<>`]+", re.IGNORECASE)
 

@@ -80,13 +80,20 @@ class PrefectServer:
                 self._process.wait()
 
     def ask(self, path: str, body: object | None = None) -> Any:
-        """GET, or POST with a body; the answer as Python values."""
+        """GET, or POST with a body; the answer as Python values. Asks again while the database is busy."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(
             f"{self.url}{path}", data=data, headers={"content-type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            content = answer.read()
+        for wait in (1, 2, 4, 8, None):
+            try:
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    content = answer.read()
+                break
+            except urllib.error.HTTPError as exc:
+                if exc.code != 503 or wait is None:
+                    raise
+                time.sleep(wait)
         return json.loads(content) if content else None
 
     def deployments(self) -> dict[str, Any]:
