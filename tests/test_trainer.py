@@ -36,8 +36,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     return url
 
 
+# The colour of the drawn clips tells where they drift, so neither it nor left and right are changed.
+PLAIN = {"mirror": 0.0, "colour": 0.0, "grey": 0.0}
+
+
 def config(**changes: Any) -> TrainConfig:
-    return override(debug("motion"), {"tensorboard": False, **changes}, where="test")
+    return override(debug("motion"), {"tensorboard": False, "augment": PLAIN, **changes}, where="test")
 
 
 def losses(out: str, part: str = "train") -> dict[int, float]:
@@ -52,21 +56,21 @@ def approx(values: dict[int, float], rel: float) -> Any:
 @pytest.fixture(scope="module")
 def undisturbed(data: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     out = str(tmp_path_factory.mktemp("undisturbed"))
-    summary = train("motion", config(steps=60, learning_rate=0.004), data, out)
+    summary = train("motion", config(steps=60, learning_rate=0.01), data, out)
     assert summary.steps == 60 and not summary.interrupted
     return out
 
 
 def test_training_learns_what_the_clips_show(undisturbed: str) -> None:
     curve = losses(undisturbed)
-    assert curve[60] < 0.8 * curve[5]
+    assert curve[60] < 0.75 * curve[5]
     validation = [row for row in read_metrics(undisturbed) if row["part"] == "validation"]
-    assert validation[-1]["iou"] > 0.85, "what moves is learnt first; where to takes more than these steps"
+    assert validation[-1]["score"] < 1.5, "no motion at all, or chance, gives 3"
     best = load_checkpoint(f"{undisturbed}/best.safetensors")
     assert best.metadata["metrics"]["score"] == min(row["score"] for row in validation)
     assert load_motion_network(undisturbed)(torch.rand(1, 3, 64, 96)).log_speed_B1HW.shape == (1, 1, 16, 24)
     training = json.loads(read_bytes(f"{undisturbed}/training.json"))
-    assert training["summary"]["steps"] == 60 and training["config"]["learning_rate"] == 0.004
+    assert training["summary"]["steps"] == 60 and training["config"]["learning_rate"] == 0.01
 
 
 def wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 120) -> None:
@@ -78,7 +82,7 @@ def wait_for(path: Path, process: subprocess.Popen[str], seconds: float = 120) -
 
 def test_killed_training_follows_the_undisturbed_one(data: str, undisturbed: str, tmp_path: Path) -> None:
     """kill -9 some steps after the first state, wherever that is; then resume in another process."""
-    overrides = {"run": "debug", "steps": 60, "learning_rate": 0.004, "tensorboard": False}
+    overrides = {"run": "debug", "steps": 60, "learning_rate": 0.01, "tensorboard": False, "augment": PLAIN}
     file = tmp_path / "config.json"
     file.write_text(json.dumps(overrides))
     out = tmp_path / "out"
@@ -98,7 +102,7 @@ def test_killed_training_follows_the_undisturbed_one(data: str, undisturbed: str
 def test_sigterm_saves_and_a_resumed_run_goes_on(data: str, undisturbed: str, tmp_path: Path) -> None:
     """Stopped twice, at steps that are neither logged nor saved otherwise."""
     out = str(tmp_path)
-    chosen = config(steps=60, learning_rate=0.004)
+    chosen = config(steps=60, learning_rate=0.01)
     for step in (7, 32):
         summary = train("motion", chosen, data, out, resume=True, on_progress=stop_at(step))
         assert summary.interrupted and summary.steps == step
@@ -268,11 +272,11 @@ def test_training_on_a_gpu(data: str, undisturbed: str, tmp_path: Path, compiled
     """bfloat16 rounds, so the curve is only near that of the CPU."""
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
-    chosen = config(steps=60, learning_rate=0.004, device="cuda", compile=compiled)
+    chosen = config(steps=60, learning_rate=0.01, device="cuda", compile=compiled)
     train("motion", chosen, data, str(tmp_path))
     curve, expected = losses(str(tmp_path)), losses(undisturbed)
     assert curve[5] == pytest.approx(expected[5], rel=0.05)
-    assert curve[60] < 0.8 * curve[5]
+    assert curve[60] < 0.75 * curve[5]
 
 
 def test_other_samples_are_refused_on_resume(data: str, tmp_path: Path) -> None:
