@@ -19,6 +19,14 @@ RUNNER_GONE = 3
 POOL_GONE = 4
 
 
+def _is_no_chatter(said: logging.LogRecord) -> bool:
+    """Importing Beam warns of cloud clients that nobody asked for, on the root logger itself."""
+    return not str(said.msg).startswith("apitools not found")
+
+
+logging.getLogger().addFilter(_is_no_chatter)
+
+
 def serve(control_url: str, worker_id: str, pool_pid: int) -> None:
     """Work for the runner at `control_url` until it has no more; does not return."""
     import grpc  # type: ignore[import-untyped]

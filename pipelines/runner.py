@@ -31,11 +31,13 @@ import apache_beam as beam
 import grpc  # type: ignore[import-untyped]
 from apache_beam.metrics.metric import MetricsFilter
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.portability import portable_runner
+from apache_beam.runners.portability.fn_api_runner import fn_runner
 from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
 from apache_beam.runners.runner import PipelineResult
 from apache_beam.transforms.environments import ExternalEnvironment, SubprocessSDKEnvironment
 
-from pipelines.lost_workers import LOST, notice_lost_workers
+from pipelines.lost_workers import LOST, NEVER_CAME, notice_lost_workers, until_cut
 from storage.errors import JobError, StillstreamError, UsageError
 from storage.progress import OnProgress, Progress
 
@@ -55,6 +57,19 @@ DEFAULT_POOL = "localhost:50000"
 FLINK_VERSION = "1.20"
 CACHE_MILLIS = 600_000
 POLL_SECONDS = 0.25
+ANSWER_SECONDS = 20.0  # of a job service; Beam itself would try for six minutes
+GO_ON = "the same command goes on from what is finished"
+DIED = f"{LOST} (out of memory, killed, or its machine gone)"
+LATE = f"{NEVER_CAME} (its pool's log, or standard error, says why)"
+# What runners say of a worker that went away or never came, and what it is in one phrase.
+WORKER_LOSSES = {
+    LOST: DIED,
+    NEVER_CAME: LATE,
+    "SDK worker disconnected": DIED,  # Prism
+    "didn't get control connection": LATE,  # Prism
+}
+NO_WORKER = "Error starting worker: "  # Beam's words before what a pool answered
+NO_JAR = "Unable to fetch remote job server jar"
 NAMESPACE = "stillstream"  # of our own counters; runners add some of theirs
 STAGE_PREFIX = "milliseconds_"  # counters of time, by stage
 
@@ -220,23 +235,41 @@ def _run(
     runner = _local_runner(config) if config.name == "local" else None
     pipeline = beam.Pipeline(runner=runner, options=pipeline_options(config))
     build(pipeline, board)
+    _check_services(config)
     try:
         result = pipeline.run()
         _wait(result)
     except Exception as exc:
         if ours := _our_error(exc):
             raise ours from exc
-        if config.name == "local" and LOST not in str(exc):
-            raise
-        raise JobError(_why(exc, config)) from exc
+        if said := _why(exc, config):
+            raise JobError(said) from exc
+        raise
     counters: Counter[str] = Counter()
     for metric in result.metrics().query(MetricsFilter().with_namespace(NAMESPACE))["counters"]:
         counters[metric.key.metric.name] += metric.committed or 0
     return dict(counters)
 
 
+def _check_services(config: RunnerConfig) -> None:
+    """Is there a job service where one is said to be? Raises JobError when not."""
+    if config.name == "local" or config.job_endpoint is None:
+        return
+    with grpc.insecure_channel(config.job_endpoint) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=ANSWER_SECONDS)
+        except grpc.FutureTimeoutError as exc:
+            raise JobError(
+                f"no job service answers at {config.job_endpoint}; start one there or name another "
+                "(--job-endpoint HOST:PORT)"
+            ) from exc
+
+
 def _wait(result: PipelineResult) -> None:
     """Wait for the end; a job on a cluster does not outlive the command that was interrupted."""
+    if isinstance(result, portable_runner.PipelineResult):
+        # A thread of Beam reads these; the end of the job service is told by its states.
+        result._message_stream = until_cut(result._message_stream)
     try:
         result.wait_until_finish()
     except KeyboardInterrupt:
@@ -248,23 +281,71 @@ def _wait(result: PipelineResult) -> None:
 
 
 def _why(exc: Exception, config: RunnerConfig) -> str:
-    """One line from what a job service said, which may be a traceback."""
+    """One line on why a job did not come to its end, with the cure; nothing for a bug of a local job."""
+    said = str(exc)
+    pool = config.worker_pool or DEFAULT_POOL
+    if loss := next((phrase for words, phrase in WORKER_LOSSES.items() if words in said), ""):
+        return f"the job failed on {config.name}: {loss}; {GO_ON}"
+    if NO_WORKER in said:
+        return (
+            f"the worker pool at {pool} has no worker: {said.partition(NO_WORKER)[2]}; once it has, {GO_ON}"
+        )
+    if config.name == "local":
+        return _no_pool(exc, pool) if config.worker_pool and isinstance(exc, grpc.RpcError) else ""
     if isinstance(exc, grpc.RpcError | grpc.FutureTimeoutError):
-        return f"the job service of {config.name} does not answer ({type(exc).__name__})"
-    said = [line.strip() for line in str(exc).splitlines() if line.strip()]
-    last = said[-1] if said else type(exc).__name__
-    return f"the job failed on {config.name}: {last}; the same command goes on from what is finished"
+        return _no_answer(exc, config)
+    if NO_JAR in said:
+        return (
+            f"Beam cannot fetch its job server for {config.name} from here; name one that runs "
+            f"(--job-endpoint HOST:PORT) or its file (runner.job_server_jar): {said.splitlines()[0]}"
+        )
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    return f"the job failed on {config.name}: {lines[-1] if lines else type(exc).__name__}; {GO_ON}"
+
+
+def _no_pool(exc: grpc.RpcError, pool: str) -> str:
+    if _code(exc) == "UNIMPLEMENTED":
+        return f"what listens at {pool} is no worker pool; name one (--worker-pool HOST:PORT)"
+    port = pool.rpartition(":")[2]
+    return (
+        f"no worker pool answers at {pool} ({_code(exc)}); start one there (python -m pipelines.worker_pool "
+        f"--port {port}) or name another (--worker-pool HOST:PORT)"
+    )
+
+
+def _no_answer(exc: Exception, config: RunnerConfig) -> str:
+    """Of a job service that answered when the job began."""
+    if _code(exc) == "UNIMPLEMENTED":
+        return f"what listens at {config.job_endpoint} is no job service; name one (--job-endpoint HOST:PORT)"
+    pool = config.worker_pool or DEFAULT_POOL
+    return (
+        f"the job service of {config.name} does not answer any more ({_code(exc)}); Prism ends when it "
+        f"cannot reach its worker pool: does python -m pipelines.worker_pool_health {pool} succeed there? "
+        f"With both running, {GO_ON}"
+    )
+
+
+def _code(exc: Exception) -> str:
+    """The name of gRPC's code, as far as there is one."""
+    code = getattr(exc, "code", None)
+    return str(code().name) if callable(code) else type(exc).__name__
 
 
 def _local_runner(config: RunnerConfig) -> FnApiRunner:
     """Workers from the pool that is named; else one in this process, or several in processes of their own."""
     notice_lost_workers()
+    logging.getLogger(fn_runner.__name__).addFilter(_is_no_advice)
     if config.worker_pool:
         return FnApiRunner(default_environment=ExternalEnvironment(config.worker_pool))
     if config.workers == 1:
         return FnApiRunner()
     command = f"{shlex.quote(sys.executable)} -m pipelines.local_worker"
     return FnApiRunner(default_environment=SubprocessSDKEnvironment.from_command_string(command))
+
+
+def _is_no_advice(said: logging.LogRecord) -> bool:
+    """Beam advises a mode in which it starts its own workers; ours are the job's environment."""
+    return "direct_running_mode" not in str(said.msg)
 
 
 def _our_error(exc: BaseException) -> StillstreamError | None:

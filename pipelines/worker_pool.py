@@ -28,10 +28,13 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.process import BaseProcess
 from typing import Any, Protocol
 
+# isort: off
+from pipelines.pool_worker import serve  # before Beam, whose chatter it keeps off the log
+
+# isort: on
 import grpc  # type: ignore[import-untyped]
 from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
 
-from pipelines.pool_worker import serve
 from storage.isolated import PINNED
 
 __all__ = ["PRELOADED", "Pool", "Workers", "main", "serve_pool"]
@@ -61,7 +64,7 @@ class Pool:
 
     def __init__(self, preload: Sequence[str] = PRELOADED) -> None:
         self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(list(preload))
+        self._context.set_forkserver_preload([serve.__module__, *preload])
         self._workers: dict[str, BaseProcess] = {}
         self._lock = threading.Lock()
         # The first fork waits for the imports; with it done, a pool that answers is one that is ready.

@@ -34,22 +34,22 @@ class Front:
 
     def start(self, request: beam_fn_api_pb2.StartWorkerRequest) -> str:
         """Start a worker in the next pool that answers; returns what went wrong when none does."""
-        error = ""
+        errors = []
         for pool in self._in_turn():
             try:
                 with grpc.insecure_channel(pool) as channel:
                     stub = beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolStub(channel)
                     answer = stub.StartWorker(request, timeout=ANSWER_SECONDS)
             except grpc.RpcError as exc:
-                error = f"the worker pool {pool} does not answer ({exc.code().name})"
-                logger.warning("%s, trying the next", error)
+                errors.append(f"the worker pool {pool} does not answer ({exc.code().name})")
+                logger.warning("%s, trying the next", errors[-1])
                 continue
             if not answer.error:
                 with self._lock:
                     self._where[request.worker_id] = pool
                 logger.info("worker %s runs in the pool %s", request.worker_id, pool)
             return str(answer.error)
-        return error
+        return ", ".join(errors)
 
     def stop(self, worker_id: str) -> None:
         """End a worker where it runs; with a pool that has gone its workers have, too."""

@@ -14,8 +14,8 @@ import animation_world
 import moving_pictures as pictures
 import numpy as np
 
-from pipelines.motion_dataset import build_dataset
-from pipelines.photo_animation import AnimationConfig, animate_photos
+from pipelines.motion_dataset import DatasetSummary, build_dataset
+from pipelines.photo_animation import AnimationConfig, AnimationSummary, animate_photos
 from pipelines.runner import RunnerConfig
 from storage.dataset_format import manifest_url, read_dataset_json
 from storage.errors import UsageError
@@ -49,14 +49,14 @@ class Work:
     def out(self, name: str) -> str:
         return join_url(self.url, "out", name)
 
-    def dataset(self, name: str, runner: RunnerConfig) -> dict[str, int]:
-        """Build a dataset; returns its rows by status."""
-        return build_dataset(self.videos, self.out(name), runner=runner).counts
+    def dataset(self, name: str, runner: RunnerConfig) -> DatasetSummary:
+        """Build a dataset."""
+        return build_dataset(self.videos, self.out(name), runner=runner)
 
-    def loops(self, name: str, runner: RunnerConfig) -> dict[str, int]:
-        """Animate the photos; returns the ledger's rows by status."""
+    def loops(self, name: str, runner: RunnerConfig) -> AnimationSummary:
+        """Animate the photos."""
         config = AnimationConfig(checkpoint=self.weights, seconds=0.4, fps=10.0)
-        return animate_photos(self.photos, self.out(name), config, runner).counts
+        return animate_photos(self.photos, self.out(name), config, runner)
 
     def dataset_facts(self, name: str) -> dict[str, Any]:
         """All of a dataset that must not depend on who built it."""

@@ -73,8 +73,8 @@ def test_the_pipelines_end_alike_although_a_machine_of_the_cluster_dies(
     job_server_jar, cluster, s3_server, tmp_path
 ):
     work = Work(join_url(s3_server.url, "flink"), tmp_path / "inputs")
-    assert work.dataset("dataset-local", RunnerConfig())["ok"] == 2
-    assert work.loops("loops-local", RunnerConfig())["ok"] == PHOTOS
+    assert work.dataset("dataset-local", RunnerConfig()).counts["ok"] == 2
+    assert work.loops("loops-local", RunnerConfig()).counts["ok"] == PHOTOS
     with contextlib.ExitStack() as stack:
         pools = [worker_pools.pool(tmp_path, name, preload=",".join(PRELOADED)) for name in ("a", "b")]
         front = worker_pools.front(tmp_path, pools)

@@ -98,14 +98,18 @@ def test_a_cluster_without_its_address_is_refused(settings, said):
 
 
 @pytest.mark.slow
-def test_a_local_worker_that_is_killed_ends_the_job_instead_of_hanging_it(monkeypatch):
+@pytest.mark.parametrize("where", ["in the last stage", "before another stage"])
+def test_a_local_worker_that_is_killed_ends_the_job_instead_of_hanging_it(monkeypatch, caplog, where):
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # where workers find this transform
 
     def build(pipeline, board):
-        return pipeline | beam.Create(range(4)) | beam.Reshuffle() | beam.ParDo(KillYourself())
+        done = pipeline | beam.Create(range(4)) | beam.Reshuffle() | beam.ParDo(KillYourself())
+        return done if "last" in where else done | "Spread" >> beam.Reshuffle() | beam.Map(str)
 
     with pytest.raises(JobError, match="a worker process has died"):
         run_pipeline(build, RunnerConfig(workers=2), stage="die")
+    said = caplog.text
+    assert "direct_running_mode" not in said and "data plane" not in said and "Error closing" not in said
 
 
 def test_a_job_counts_and_tells_its_progress():

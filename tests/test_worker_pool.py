@@ -2,14 +2,18 @@
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import apache_beam as beam
+import grpc
 import pytest
 import worker_pools
+from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
 from pool_jobs import SayWho
 
 from pipelines.runner import RunnerConfig, run_pipeline
@@ -68,7 +72,7 @@ def test_pools_share_a_job_and_the_death_of_one_ends_it_with_a_clear_error(pools
     assert len(list(out.iterdir())) == ITEMS
     assert len(workers_of(out)) == 2
     assert {path.read_text() for path in out.iterdir()} == {"1"}  # threads of native libraries
-    assert "Traceback" not in first.log + second.log
+    assert not re.search("Traceback|apitools", first.log + second.log + before.log)
 
     out = tmp_path / "killed"
     out.mkdir()
@@ -92,6 +96,10 @@ def test_pools_share_a_job_and_the_death_of_one_ends_it_with_a_clear_error(pools
     assert run_job(config, out) == {"items": ITEMS}
     assert f"{second.address} does not answer" in before.log
 
+    first.stop()
+    with pytest.raises(JobError, match="has no worker: the worker pool .*, the worker pool .* not answer"):
+        run_job(config, out)
+
 
 def test_health_is_that_of_a_service_that_answers(folder):
     service = worker_pools.pool(folder, "health")
@@ -101,6 +109,8 @@ def test_health_is_that_of_a_service_that_answers(folder):
         taken = [sys.executable, "-m", "pipelines.worker_pool", "--port", str(service.port)]
         again = subprocess.run(taken, check=False, capture_output=True, text=True)
         assert again.returncode == 1 and "another pool" in again.stderr
+        with pytest.raises(JobError, match=f"{service.address} is no job service; name one"):
+            run_job(RunnerConfig(name="portable", job_endpoint=service.address), folder)
     finally:
         service.stop()
     assert service.process.returncode == 0
@@ -108,11 +118,38 @@ def test_health_is_that_of_a_service_that_answers(folder):
     assert subprocess.run(command, check=False).returncode == 1
 
 
-def test_a_job_without_its_service_says_so(tmp_path):
+def test_a_job_without_its_service_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipelines.runner.ANSWER_SECONDS", 1.0)
     nowhere = f"localhost:{worker_pools.free_port()}"
-    config = RunnerConfig(name="portable", job_endpoint=nowhere, options=("--job_server_timeout=1",))
-    with pytest.raises(JobError, match="job service of portable does not answer"):
-        run_job(config, tmp_path)
+    with pytest.raises(JobError, match=f"no job service answers at {nowhere}; start one there or name"):
+        run_job(RunnerConfig(name="portable", job_endpoint=nowhere), tmp_path)
+
+
+def test_a_job_without_its_pool_says_so(tmp_path):
+    nowhere = f"localhost:{worker_pools.free_port()}"
+    with pytest.raises(JobError, match=f"no worker pool answers at {nowhere} .*start one there"):
+        run_job(RunnerConfig(workers=2, worker_pool=nowhere), tmp_path)
+
+
+def test_a_worker_that_never_comes_ends_the_job(tmp_path, monkeypatch):
+    """As one does whose imports fail: the pool has started it, the runner waits for it."""
+    monkeypatch.setattr("pipelines.lost_workers.COMING_SECONDS", 1.0)
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    beam_fn_api_pb2_grpc.add_BeamFnExternalWorkerPoolServicer_to_server(Idle(), server)
+    server.start()
+    try:
+        with pytest.raises(JobError, match="a worker process was started and never came"):
+            run_job(RunnerConfig(worker_pool=f"localhost:{port}"), tmp_path)
+    finally:
+        server.stop(None).wait()
+
+
+class Idle(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
+    """A pool whose workers die while they are being started."""
+
+    def StartWorker(self, request, context):  # noqa: N802
+        return beam_fn_api_pb2.StartWorkerResponse()
 
 
 def _wait_until(holds, otherwise):
