@@ -69,7 +69,7 @@ def _energy_cells(source: LoopSource, radius: int, first: int, last: int) -> Flo
     top, bottom = first * radius, min(last * radius, height)
     start, end = max(top - 2 * radius, 0), min(bottom + 2 * radius, height)
     colours, weights = source.strip(start, end)
-    luma = np.asarray(cv2.transform(colours.astype(np.float32), LUMA), np.float32)
+    luma = _luma(colours.astype(np.float32))
     luma[weights <= 0] = 0
     _, energy = local_energy(luma, weights, radius)
     rows = slice(top - start, bottom - start)
@@ -89,9 +89,12 @@ def _energy_cells(source: LoopSource, radius: int, first: int, last: int) -> Flo
 def local_energy(luma_hw: Floats, moving_hw: Floats, radius: int) -> tuple[Floats, Floats]:
     """Detail around the local mean, and the local mean of its square, both over moving pixels only."""
     weight = _box(moving_hw, radius)
-    detail = _detail(luma_hw, _box(luma_hw * moving_hw, radius), weight)
+    detail = _box(luma_hw * moving_hw, radius)
+    _into_detail(detail, luma_hw, weight)
+    del luma_hw  # planes of a huge photo are megabytes
     energy = _box(_weighted_square(detail, moving_hw), radius)
-    return detail, _ratio(energy, weight)
+    _into_ratio(energy, weight)
+    return detail, energy
 
 
 def expected_energy(plan: ContrastPlan, fields: tuple[Floats, Floats], alpha: float) -> Floats:
@@ -102,7 +105,9 @@ def expected_energy(plan: ContrastPlan, fields: tuple[Floats, Floats], alpha: fl
         splat_features(
             plan.energy_grid, field, plan.cell / plan.step, plan.step / plan.cell, share, (0, 0), sums
         )
-    return _ratio(sums[1:-1, 1:-1, 0], sums[1:-1, 1:-1, 1])
+    energy = sums[1:-1, 1:-1, 0].copy()
+    _into_ratio(energy, sums[1:-1, 1:-1, 1])
+    return energy
 
 
 def restore_contrast(
@@ -112,9 +117,12 @@ def restore_contrast(
 
     offset: the band's first pixel (y, x) seen from the window that the grid covers.
     """
-    luma = np.asarray(cv2.transform(colour_hw3, LUMA), np.float32)
-    detail, energy = local_energy(luma, moving_hw, plan.radius)
-    _enlarge(colour_hw3, detail, energy, moving_hw, _expected(plan, expected_grid, offset, luma.shape))
+    detail, energy = local_energy(_luma(colour_hw3), moving_hw, plan.radius)
+    _enlarge(colour_hw3, detail, energy, moving_hw, _expected(plan, expected_grid, offset, moving_hw.shape))
+
+
+def _luma(colours_hw3: Floats) -> Floats:
+    return np.asarray(cv2.transform(colours_hw3, LUMA), np.float32)
 
 
 def _expected(plan: ContrastPlan, grid: Floats, offset: tuple[int, int], size: tuple[int, ...]) -> Floats:
@@ -138,26 +146,23 @@ def _box(plane: Floats, radius: int) -> Floats:
 
 
 @compiled
-def _ratio(above: Floats, below: Floats) -> Floats:
-    ratio = np.empty(above.shape, np.float32)
+def _into_ratio(above: Floats, below: Floats) -> None:
     for y in range(above.shape[0]):
         for x in range(above.shape[1]):
             # Running sums leave dust of either sign where nothing moves.
             if below[y, x] > np.float32(1e-4):
-                ratio[y, x] = max(above[y, x] / below[y, x], np.float32(0))
+                above[y, x] = max(above[y, x] / below[y, x], np.float32(0))
             else:
-                ratio[y, x] = 0
-    return ratio
+                above[y, x] = 0
 
 
 @compiled
-def _detail(luma: Floats, sums: Floats, weight: Floats) -> Floats:
-    detail = np.empty_like(luma)
+def _into_detail(sums: Floats, luma: Floats, weight: Floats) -> None:
+    """Turn local sums of luma into what luma differs by from their mean."""
     for y in range(luma.shape[0]):
         for x in range(luma.shape[1]):
             enough = weight[y, x] > np.float32(1e-4)
-            detail[y, x] = luma[y, x] - sums[y, x] / weight[y, x] if enough else np.float32(0)
-    return detail
+            sums[y, x] = luma[y, x] - sums[y, x] / weight[y, x] if enough else np.float32(0)
 
 
 @compiled

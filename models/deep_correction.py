@@ -22,11 +22,13 @@ __all__ = ["DeepCorrection"]
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 
-# Moving parts are decoded in runs of columns that start and end at multiples of this.
+# Moving parts are decoded in runs of columns that start and end at multiples of this, and are no longer than
+# so many of them: the decoder's buffers are some hundred bytes a pixel.
 RUN = 64
-# The encoder looks four feature pixels around it; bands of rows keep its buffers small.
+LONGEST_RUN = 16
+# The encoder looks four feature pixels around it; bands of about so many pixels keep its buffers small.
 ENCODER_REACH = 4
-ENCODER_ROWS = 256
+ENCODER_PIXELS = 200_000
 
 
 class DeepCorrection:
@@ -74,8 +76,9 @@ class DeepCorrection:
         stride, source = self.stride, self.source
         height, width = (-(-size // stride) for size in source.shape)
         weighted = np.empty((height, width, self.animator.config.features + 1), np.float32)
-        for top in range(0, height, ENCODER_ROWS):
-            bottom = min(top + ENCODER_ROWS, height)
+        rows = max(ENCODER_PIXELS // width, 4 * ENCODER_REACH)
+        for top in range(0, height, rows):
+            bottom = min(top + rows, height)
             first, last = max(top - ENCODER_REACH, 0), min(bottom + ENCODER_REACH, height)
             photo, moving = source.strip(first * stride, last * stride)
             below, right = last * stride - first * stride - len(moving), -moving.shape[1] % stride
@@ -147,8 +150,8 @@ def _moving_runs(moving: Floats, rows: Box) -> Iterator[Box]:
     flags = [bool(busy[left : left + RUN].any()) for left in range(0, rows.width, RUN)]
     start = None
     for index, flag in enumerate([*flags, False]):
-        if flag and start is None:
-            start = index * RUN
-        elif not flag and start is not None:
-            yield replace(rows, left=start, right=min(index * RUN, rows.width))
+        if start is not None and (not flag or index - start == LONGEST_RUN):
+            yield replace(rows, left=start * RUN, right=min(index * RUN, rows.width))
             start = None
+        if flag and start is None:
+            start = index

@@ -66,11 +66,11 @@ class FramePainter:
     correction: Correction | None = None
 
     def paint(self, forward: Floats, backward: Floats, alpha: float) -> Bytes:
-        """The moving box of the frame at α = t/N: (h, w, 3) uint8, still pixels the photo's."""
+        """The moving box of the frame at α = t/N: (h, w, 3) uint8, still pixels the photo's; read only."""
         box = self.source.box
-        crop = self.photo[box.slices].copy()
         if alpha == 0.0:
-            return crop
+            return self.photo[box.slices]
+        crop = self.photo[box.slices].copy()
         expected = (
             None if self.contrast is None else expected_energy(self.contrast, (forward, backward), alpha)
         )
@@ -85,6 +85,7 @@ class FramePainter:
                 self.moving[inner.slices],
                 crop[inner.top - box.top : inner.bottom - box.top],
             )
+            del colour
         return crop
 
     @property
@@ -161,10 +162,17 @@ def _overlapping(
                 bottom=min(inner.bottom + halo, within.bottom),
                 right=inner.right,
             )
-            parts = [
-                rows[max(seen.top - at.top, 0) : max(seen.bottom - at.top, 0)]
-                for at, rows in kept
-                if at.bottom > seen.top
-            ]
-            yield inner, seen, np.concatenate(parts)
+            whole = _joined(kept, seen)
             kept = [(at, rows) for at, rows in kept if at.bottom > inner.bottom - halo]
+            yield inner, seen, whole
+            del whole  # its reader is done with it, and the next band needs room
+
+
+def _joined(bands: list[tuple[Box, Floats]], seen: Box) -> Floats:
+    return np.concatenate(
+        [
+            rows[max(seen.top - at.top, 0) : max(seen.bottom - at.top, 0)]
+            for at, rows in bands
+            if at.bottom > seen.top
+        ]
+    )

@@ -38,6 +38,7 @@ Job = tuple[Floats, Floats, float]
 
 # A period's crops are kept for the next period when they fit into this many bytes.
 KEPT_BYTES = 128 * 2**20
+DEEP_ALONE_PIXELS = 12_000_000  # beyond it deep frames are painted one at a time
 
 
 def render_loop(
@@ -52,8 +53,8 @@ def render_loop(
 
     photo: (H, W, 3) uint8; motion: (2, H, W) pixels per output frame; moving: (H, W) in [0, 1], 0 = still;
     animator: corrects the splatted colours, None leaves them; times: only these frames of the loop, in rising
-    order from 0. The result does not depend on the number of threads. Raises UsageError for arrays that do
-    not fit together.
+    order from 0. The result does not depend on the number of threads. Frames are to be read only: they may
+    share memory with the photo. Raises UsageError for arrays that do not fit together.
     """
     _check_arrays(photo_HW3, motion_2HW, moving_HW)
     wanted = range(config.frames) if times is None else times
@@ -86,8 +87,13 @@ def _loop_frames(
     painter = _painter(photo, motion, moving, config, animator)
     del motion  # 200 MB at 24 megapixels, and the painter has what it needs of it
     box = painter.source.box
-    crops = _painted(painter, config.threads, times)
+    # A deep frame of a huge photo takes half a gigabyte, and its convolutions use all cores anyway.
+    alone = animator is not None and box.height * box.width > DEEP_ALONE_PIXELS
+    crops = _painted(painter, 1 if alone else config.threads, times)
     for crop in even_seam(crops, config.frames, times):
+        if crop.shape == photo.shape:
+            yield crop  # a copy of a huge one would be a hundred megabytes
+            continue
         frame = photo.copy()
         frame[box.slices] = crop
         yield frame

@@ -51,10 +51,17 @@ def _pulled(last: Bytes, first: Bytes, previous: Bytes, largest: Step) -> Bytes:
         own > other for own, other in zip(seam, _larger(largest, step_size(previous, frame)), strict=True)
     ):
         pull += 0.005
-        mixed = last + np.float32(min(pull, 1.0)) * (first.astype(np.float32) - last)
-        frame = np.rint(mixed).astype(np.uint8)
+        frame = _mixed(last, first, min(pull, 1.0))
         seam = step_size(frame, first)
     return frame
+
+
+def _mixed(last: Bytes, first: Bytes, share: float) -> Bytes:
+    """The last frame with so much of the first; row by row, for whole planes of floats take gigabytes."""
+    mixed = np.empty_like(last)
+    for own, other, row in zip(last, first, mixed, strict=True):
+        row[:] = np.rint(own + np.float32(share) * (other.astype(np.float32) - own))
+    return mixed
 
 
 def _larger(one: Step, other: Step) -> Step:

@@ -4,10 +4,10 @@
 
 Memory: peak of the driver and all processes below it, for many small photos against few. Overhead:
 processor time per photo (reading, decoding apart, posters, sidecars, rows, Beam) beyond what rendering and
-encoding the same photos by plain calls takes; start-up drops out by the difference of two runs. Workers:
-seconds per larger photo with one worker on one core, and with two workers on two (--photos 0 leaves them
-out, --many 0 the rest). The weights see everything fall, so that every photo is rendered. On a busy machine
-processor times compare better than seconds.
+encoding the same photos by plain calls takes, both on one core in processes of their own; start-up drops out
+by the difference of two runs. Workers: seconds per larger photo with one worker on one core, and with two
+workers on two (--photos 0 leaves them out, --many 0 the rest). The weights see everything fall, so that every
+photo is rendered. On a busy machine processor times compare better than seconds.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
@@ -35,6 +36,7 @@ OVERHEAD_TARGET_MS = 30.0
 WORKERS_TARGET = 1.7
 SMALL = {"seconds": 0.4, "fps": 10.0}
 LARGE = {"seconds": 1.0, "fps": 30.0}
+WARM_UP = 20  # photos after which a process has its kernels, plans and memory
 
 
 def main() -> None:
@@ -75,29 +77,19 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return results
 
 
-def bare_ms(photos: Path, weights: str, settings: dict[str, float]) -> float:
-    """Processor time per photo, in milliseconds, of nothing but animating and encoding decoded photos."""
-    from models.animate import LoopStyle, animate_photo, load_networks
-    from storage.loops import write_loop
-    from storage.photo import decode_photo
-
-    networks = load_networks(weights, "splat")
-    style = LoopStyle(
-        frames=round(settings["seconds"] * settings["fps"]), fps=settings["fps"], renderer="splat"
-    )
-    images = [decode_photo(path.read_bytes()).image_HW3 for path in sorted(photos.iterdir())[:100]]
-    target = photos.parent / "bare.mp4"
-    for image in images[:3]:
-        write_loop(animate_photo(image, networks, style).frames, str(target), format="mp4", fps=style.fps)
-    begin = time.process_time()
-    for image in images:
-        write_loop(animate_photo(image, networks, style).frames, str(target), format="mp4", fps=style.fps)
-    return (time.process_time() - begin) / len(images) * 1000
-
-
 def animate_apart(photos: Path, weights: str, workers: int, settings: dict[str, float]) -> dict[str, Any]:
     """Animate in a process of its own, on as many cores as workers; its summary, peak bytes, CPU seconds."""
-    job = {"photos": str(photos), "weights": weights, "workers": workers, **settings}
+    return run_apart({"photos": str(photos), "weights": weights, "workers": workers, **settings})
+
+
+def bare_ms(photos: Path, weights: str, settings: dict[str, float]) -> float:
+    """Processor time per photo, in milliseconds, of nothing but animating and encoding decoded photos."""
+    said = run_apart({"photos": str(photos), "weights": weights, "workers": 1, "plain": True, **settings})
+    return float(said["cpu_seconds"]) / said["photos"] * 1000
+
+
+def run_apart(job: dict[str, Any]) -> dict[str, Any]:
+    """Run a job in a process of its own; what it says, and the peak of its and its children's memory."""
     process = subprocess.Popen(
         [sys.executable, __file__, "--run", json.dumps(job)],
         stdout=subprocess.PIPE,
@@ -130,6 +122,13 @@ def watch(pid: int, peak: list[int]) -> None:
 
 
 def run_job(job: dict[str, Any]) -> None:
+    """Do a job on as many cores as it has workers, and print what it took."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: job["workers"]])
+    said = animate_plainly(job) if job.get("plain") else animate_in_bulk(job)
+    print(json.dumps(said))
+
+
+def animate_in_bulk(job: dict[str, Any]) -> dict[str, Any]:
     from pipelines.photo_animation import AnimationConfig, animate_photos
     from pipelines.runner import RunnerConfig
     from storage.isolated import stop_workers
@@ -137,13 +136,36 @@ def run_job(job: dict[str, Any]) -> None:
     config = AnimationConfig(
         checkpoint=job["weights"], seconds=job["seconds"], fps=job["fps"], renderer="splat"
     )
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: job["workers"]])
     out = f"{job['photos']}_out_{job['workers']}"
     summary = animate_photos(job["photos"], out, config, RunnerConfig(workers=job["workers"]))
     stop_workers()  # a process's time is known when it has ended
     spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     cpu_seconds = sum(usage.ru_utime + usage.ru_stime for usage in spent)
-    print(json.dumps({**asdict(summary), "cpu_seconds": cpu_seconds}))
+    return {**asdict(summary), "cpu_seconds": cpu_seconds}
+
+
+def animate_plainly(job: dict[str, Any]) -> dict[str, Any]:
+    import torch
+
+    from models.animate import LoopStyle, animate_photo, load_networks
+    from storage.loops import write_loop
+    from storage.photo import decode_photo
+
+    torch.set_num_threads(job["workers"])  # as the bulk's workers do
+    networks = load_networks(job["weights"], "splat")
+    style = LoopStyle(frames=round(job["seconds"] * job["fps"]), fps=job["fps"], renderer="splat")
+    images = [decode_photo(path.read_bytes()).image_HW3 for path in sorted(Path(job["photos"]).iterdir())]
+    target = f"{job['photos']}.mp4"
+
+    def animate(image: np.ndarray) -> None:
+        write_loop(animate_photo(image, networks, style).frames, target, format="mp4", fps=style.fps)
+
+    for image in images[:WARM_UP]:
+        animate(image)
+    begin = time.process_time()
+    for image in images:
+        animate(image)
+    return {"cpu_seconds": time.process_time() - begin, "photos": len(images)}
 
 
 def write_report(results: dict[str, Any]) -> str:
