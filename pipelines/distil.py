@@ -43,7 +43,7 @@ __all__ = [
     "source_row",
 ]
 
-MEASURE_VERSION = 2  # raise it when the same video gives other numbers: results are then computed anew
+MEASURE_VERSION = 3  # raise it when the same video gives other numbers: results are then computed anew
 
 STAGES = ("read", "screen", "stabilise", "motion", "encode", SELECTED)
 """The way of a clip; the stage in a row is the one at which it ended."""
@@ -155,11 +155,13 @@ def _measure_window(path: Path, window: Window, config: MeasureConfig, row: Row,
         row |= {"brightness": screening.brightness}
         row["scores"] = {"change": screening.change, "text_share": text_share(grey)}
     with stages("stabilise"):
-        clip, camera = stabilise_clip(clip, config.stabilise)
+        steady, camera = stabilise_clip(clip, config.stabilise, grey)
+        if steady is not clip:
+            clip, grey = steady, [grey_frame(frame) for frame in steady.frames]
         row |= {"camera_drift": camera.residual}
         row["scores"] |= {"camera_travel": camera.travel, "background": float(camera.verified)}
     with stages("motion"):
-        estimate = average_motion(clip.frames, config.optical_flow, seconds=clip.seconds)
+        estimate = average_motion(grey, config.optical_flow, seconds=clip.seconds)
         statistics = motion_statistics(estimate)
         row |= {
             "mean_speed": statistics.mean_speed,

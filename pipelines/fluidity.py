@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
+import cv2
 
 from pipelines.optical_flow import MotionEstimate
 
@@ -44,7 +44,7 @@ def measure_fluidity(estimate: MotionEstimate) -> Fluidity:
     if not moving_HW.any():
         return Fluidity(persistence=0.0, travelling=0.0, sway=0.0, score=0.0, rest=0.0, reversal=0.0)
     persistence = float(estimate.persistence_HW[moving_HW].mean())
-    speed_HW = np.hypot(estimate.average_2HW[0], estimate.average_2HW[1])
+    speed_HW = cv2.magnitude(estimate.average_2HW[0], estimate.average_2HW[1])
     swaying_HW = (estimate.activity_HW > SWAYING_FLOOR) & (
         speed_HW < SWAYING_COHERENCE * estimate.activity_HW
     )

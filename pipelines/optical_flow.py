@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from models.compiled import compiled
+from pipelines.flow_average import mean_without_outliers
+from pipelines.motion_refinement import refine_motion
 from pipelines.moving_mask import Change, find_moving, sharpen_border
 from pipelines.optical_flow_methods import METHODS, half_size_method, optical_flow_method
 from pipelines.rhythm import Rhythm, measure_rhythm
@@ -23,8 +24,6 @@ from storage.errors import UsageError
 __all__ = ["REFERENCE_FPS", "MotionEstimate", "OpticalFlowConfig", "average_motion", "grey_frame"]
 
 REFERENCE_FPS = 30.0  # all motion is stored as pixels per frame at this rate
-OUTLIER_SIGMAS = 3.0
-BUSY_SHARE = 0.4  # of a pixel's mean speed; below it the pixel rests
 # A frame that differs from the one before by less than this share of what is usual in the clip repeats it.
 DOUBLE_SHARE = 0.2
 FARTHEST_DOUBLE = 4.5  # steps of 30 fps; optical flow cannot bridge more
@@ -103,7 +102,7 @@ def average_motion(
     steps_T = _steps(len(frames), fps, seconds)
     grey, steps_T = _without_doubles([grey_frame(frame) for frame in frames], steps_T)
     flows_THW2, agreement_HW, change = _pairwise(grey, steps_T, config)
-    averages = _mean_without_outliers(flows_THW2)
+    averages = mean_without_outliers(flows_THW2)
     average_HW2, activity_HW, persistence_HW = (_enlarge(plane, grey[0].shape) for plane in averages)
     planes = np.ascontiguousarray(average_HW2.transpose(2, 0, 1))
     average_2HW = np.stack([cv2.GaussianBlur(plane, (0, 0), SMOOTH_PIXELS) for plane in planes])
@@ -112,8 +111,9 @@ def average_motion(
     floor = config.still_floor
     confidence_HW = np.minimum((speed_HW + floor) / (activity_HW + floor), 1.0) * agreement_HW
     moving_HW = find_moving(average_2HW, change, _still_limit(speed_HW, config))
+    refined_2HW = refine_motion(average_2HW, moving_HW, confidence_HW, grey, steps_T)
     return MotionEstimate(
-        motion_2HW=sharpen_border(average_2HW, moving_HW),
+        motion_2HW=sharpen_border(refined_2HW, moving_HW),
         confidence_HW=confidence_HW.astype(np.float32),
         moving_HW=moving_HW,
         average_2HW=average_2HW,
@@ -158,7 +158,7 @@ def _without_doubles(
     """
     # A grid of samples tells, and costs a sixteenth.
     samples = [np.ascontiguousarray(frame[::4, ::4]) for frame in grey]
-    change_T = np.array([cv2.absdiff(*pair).mean() for pair in zip(samples, samples[1:], strict=False)])
+    change_T = np.array([cv2.norm(*pair, cv2.NORM_L1) for pair in zip(samples, samples[1:], strict=False)])
     same_T = change_T < DOUBLE_SHARE * np.percentile(change_T, 75)
     kept: list[NDArray[np.uint8]] = [grey[0]]
     steps: list[float] = []
@@ -215,8 +215,10 @@ def _half_flow(name: str, grey: list[NDArray[np.uint8]]) -> Callable[[int, int],
     half = [
         np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), dtype=np.uint8) for frame in grey
     ]
-    scale_2 = np.array([grey[0].shape[1] / size[0], grey[0].shape[0] / size[1]], dtype=np.float32)
-    return lambda one, other: np.asarray(at_half(half[one], half[other]) * scale_2, dtype=np.float32)
+    # One factor for every number: multiplying pairs by pairs takes numpy ten times as long.
+    scale_hw2 = np.empty((*size[::-1], 2), dtype=np.float32)
+    scale_hw2[:] = grey[0].shape[1] / size[0], grey[0].shape[0] / size[1]
+    return lambda one, other: np.asarray(at_half(half[one], half[other]) * scale_hw2)
 
 
 def _agreeing(forward_hw2: NDArray[np.float32], backward_hw2: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -230,70 +232,9 @@ def _agreeing(forward_hw2: NDArray[np.float32], backward_hw2: NDArray[np.float32
         cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_REPLICATE,
     )
-    miss_hw = np.hypot(*np.moveaxis(forward_hw2 + back_hw2, -1, 0))
-    length_hw = np.hypot(*np.moveaxis(forward_hw2, -1, 0)) + np.hypot(*np.moveaxis(back_hw2, -1, 0))
+    miss_hw = cv2.magnitude(*cv2.split(forward_hw2 + back_hw2))
+    length_hw = cv2.magnitude(*cv2.split(forward_hw2)) + cv2.magnitude(*cv2.split(back_hw2))
     return np.asarray(miss_hw <= AGREEMENT_PIXELS + AGREEMENT_SHARE * length_hw, dtype=np.float32)
-
-
-@compiled
-def _mean_without_outliers(
-    flows_THW2: NDArray[np.float32],
-) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """Mean flow (H, W, 2) and mean speed (H, W) over time, without pairs beyond three standard deviations,
-    and the share of all pairs in which a pixel was busy, (H, W).
-
-    Where motion is steady, a slow pair is one in which optical flow lost the texture. So the mean leans to
-    the mean weighted by speed there, by the square of the coherence; to and fro still cancels in either.
-    """
-    frames, height, width, _ = flows_THW2.shape
-    mean_HW2 = np.zeros((height, width, 2), dtype=np.float32)
-    activity_HW = np.zeros((height, width), dtype=np.float32)
-    persistence_HW = np.zeros((height, width), dtype=np.float32)
-    usual = np.zeros(width, dtype=np.float32)
-    weighted = np.zeros((width, 2), dtype=np.float32)
-    total = np.zeros(width, dtype=np.float32)
-    squares = np.zeros(width, dtype=np.float32)
-    kept = np.zeros(width, dtype=np.float32)
-    for y in range(height):
-        total[:] = 0.0
-        squares[:] = 0.0
-        kept[:] = 0.0
-        weighted[:] = 0.0
-        for t in range(frames):
-            for x in range(width):
-                square = flows_THW2[t, y, x, 0] ** 2 + flows_THW2[t, y, x, 1] ** 2
-                squares[x] += square
-                total[x] += np.sqrt(square)
-        for x in range(width):
-            mean = total[x] / frames
-            usual[x] = mean
-            reach = OUTLIER_SIGMAS * np.sqrt(max(squares[x] / frames - mean * mean, 0.0))
-            # From here on `total` and `squares` hold the band's ends; the slack is for equal speeds.
-            total[x] = mean - reach - 1e-4
-            squares[x] = mean + reach + 1e-4
-        for t in range(frames):
-            for x in range(width):
-                dx = flows_THW2[t, y, x, 0]
-                dy = flows_THW2[t, y, x, 1]
-                speed = np.sqrt(dx * dx + dy * dy)
-                if speed > BUSY_SHARE * usual[x]:
-                    persistence_HW[y, x] += np.float32(1.0) / frames
-                if total[x] <= speed <= squares[x]:
-                    mean_HW2[y, x, 0] += dx
-                    mean_HW2[y, x, 1] += dy
-                    weighted[x, 0] += speed * dx
-                    weighted[x, 1] += speed * dy
-                    activity_HW[y, x] += speed
-                    kept[x] += 1.0
-        for x in range(width):
-            sum_of_speeds = max(activity_HW[y, x], 1e-9)
-            sum_x, sum_y = mean_HW2[y, x, 0], mean_HW2[y, x, 1]
-            steady = (sum_x * sum_x + sum_y * sum_y) / (sum_of_speeds * sum_of_speeds)
-            share = (1.0 - steady) / max(kept[x], 1.0)
-            mean_HW2[y, x, 0] = share * sum_x + steady * weighted[x, 0] / sum_of_speeds
-            mean_HW2[y, x, 1] = share * sum_y + steady * weighted[x, 1] / sum_of_speeds
-            activity_HW[y, x] /= max(kept[x], 1.0)
-    return mean_HW2, activity_HW, persistence_HW
 
 
 def _still_limit(speed_HW: NDArray[np.float32], config: OpticalFlowConfig) -> float:

@@ -29,21 +29,20 @@ class Rhythm:
 
 def measure_rhythm(flows_THW2: NDArray[np.float32]) -> Rhythm:
     """From the optical flow of every pair of frames, px/frame; both 0 where nothing moves."""
-    thin_THW2 = flows_THW2[:, ::GRID, ::GRID]
-    speed_THW = np.hypot(thin_THW2[..., 0], thin_THW2[..., 1])
+    thin_THW2 = np.ascontiguousarray(flows_THW2[:, ::GRID, ::GRID])
+    speed_THW = np.sqrt(thin_THW2[..., 0] ** 2 + thin_THW2[..., 1] ** 2)
     activity_HW = speed_THW.mean(axis=0)
     active_HW = activity_HW > max(ACTIVE_FLOOR, ACTIVE_SHARE * float(np.percentile(activity_HW, 99)))
     if not active_HW.any():
         return Rhythm(rest=0.0, reversal=0.0)
     speed_TN = _smooth(speed_THW[:, active_HW], REST_PAIRS)
-    top_N = np.percentile(speed_TN, 90, axis=0)
+    top_N = np.sort(speed_TN, axis=0)[round(0.9 * (len(speed_TN) - 1))]
     flow_TN2 = thin_THW2[:, active_HW]
     mean_N2 = flow_TN2.mean(axis=0)
     way_N2 = mean_N2 / np.maximum(np.hypot(mean_N2[:, 0], mean_N2[:, 1]), 1e-6)[:, None]
     # Each pixel's way is its own, so that an eddy does not look like a sway.
-    onward_T = _smooth((flow_TN2 * way_N2).sum(axis=2), max(3, round(SWING_SHARE * len(flow_TN2)))).mean(
-        axis=1
-    )
+    onward_TN = np.einsum("tnc,nc->tn", flow_TN2, way_N2)
+    onward_T = _smooth(onward_TN, max(3, round(SWING_SHARE * len(onward_TN)))).mean(axis=1)
     return Rhythm(
         rest=float((speed_TN < REST_SHARE * top_N).mean()),
         reversal=max(0.0, -float(onward_T.min()) / float(activity_HW[active_HW].mean())),

@@ -1,6 +1,6 @@
 """The cheap first pass over a clip: cuts, fades, still pictures, slideshows, bars, darkness.
 
-It looks at small grey copies of the frames (longer side at most 112 px), so that what is unsuitable is thrown
+It looks at small grey copies of the frames (longer side about 112 px), so that what is unsuitable is thrown
 out before dense optical flow is paid for.
 """
 
@@ -70,10 +70,11 @@ def screen_frames(grey: list[NDArray[np.uint8]], config: ScreeningConfig | None 
 
 
 def _shrink(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    height, width = frame.shape
-    scale = min(1.0, SMALL_SIDE / max(height, width))
-    size = (max(8, round(width * scale)), max(8, round(height * scale)))
-    return np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    # A whole number of times smaller, which is quick; what does not fill a block at the edge is left out.
+    times = max(1, min(round(max(frame.shape) / SMALL_SIDE), min(frame.shape) // 8))
+    height, width = (side // times for side in frame.shape)
+    blocks = frame[: height * times, : width * times]
+    return np.asarray(cv2.resize(blocks, (width, height), interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
 def _check_light(small_THW: NDArray[np.float32], config: ScreeningConfig) -> None:

@@ -31,7 +31,7 @@ CELLS = 8  # the picture is divided into CELLS x CELLS for asking how far someth
 FOLLOW = {
     "winSize": (15, 15),
     "maxLevel": 3,
-    "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.01),
+    "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.03),
 }
 
 
@@ -78,13 +78,16 @@ class CameraPath:
     verified: bool
 
 
-def stabilise_clip(clip: Clip, config: StabiliseConfig | None = None) -> tuple[Clip, CameraPath]:
-    """The clip as a still camera would have seen it, cropped to what every frame shows.
+def stabilise_clip(
+    clip: Clip, config: StabiliseConfig | None = None, grey: list[NDArray[np.uint8]] | None = None
+) -> tuple[Clip, CameraPath]:
+    """The clip as a still camera would have seen it, cropped to what every frame shows; the same if it was.
 
+    `grey`: its frames (H, W), where they are at hand.
     Raises RejectedError (camera_motion) when the camera moved too far to be brought back.
     """
     config = config or StabiliseConfig()
-    path = follow_camera([grey_frame(frame) for frame in clip.frames], config)
+    path = follow_camera(grey or [grey_frame(frame) for frame in clip.frames], config)
     if path.travel > config.largest_drift:
         raise RejectedError(
             f"the camera moves by {path.travel:.1%} of the diagonal, at most {config.largest_drift:.1%} "

@@ -70,11 +70,16 @@ def measure_scene(kind: str, seed: int, folder: Path) -> dict[str, Any]:
     plain_2HW = np.mean(first, axis=0).transpose(2, 0, 1)
     estimate = average_motion(grey, OpticalFlowConfig())
     pairs = len(grey) - 1
+    farneback, bare, whole = cpu_ms(
+        lambda: [flow(*pair) for pair in zip(grey, grey[1:], strict=False)],
+        lambda: decode_and_flow(path, config.optical_flow.method),
+        pipeline,
+    )
     return {
         "scene": f"{kind} {seed}",
-        "farneback": cpu_ms(lambda: [flow(*pair) for pair in zip(grey, grey[1:], strict=False)]) / pairs,
-        "bare": cpu_ms(lambda: decode_and_flow(path, config.optical_flow.method)) / pairs,
-        "pipeline": cpu_ms(pipeline) / pairs,
+        "farneback": farneback / pairs,
+        "bare": bare / pairs,
+        "pipeline": whole / pairs,
         "farneback_error": error(plain_2HW, scene),
         "pipeline_error": error(estimate.motion_2HW, scene),
     }
@@ -91,15 +96,17 @@ def decode_and_flow(path: Path, method: str) -> None:
         before = grey
 
 
-def cpu_ms(action: Callable[[], Any], repeats: int = 2) -> float:
-    """The smallest CPU time of a few runs, after one to warm up."""
-    action()
-    times = []
-    for _ in range(repeats):
-        begin = time.process_time()
+def cpu_ms(*actions: Callable[[], Any], repeats: int = 3) -> list[float]:
+    """The smallest CPU time of each action, which take turns so that a busy spell hits them alike."""
+    for action in actions:
         action()
-        times.append(time.process_time() - begin)
-    return min(times) * 1000
+    times: list[list[float]] = [[] for _ in actions]
+    for _ in range(repeats):
+        for action, taken in zip(actions, times, strict=True):
+            begin = time.process_time()
+            action()
+            taken.append(time.process_time() - begin)
+    return [min(taken) * 1000 for taken in times]
 
 
 def error(motion_2HW: Any, scene: Any) -> float:
