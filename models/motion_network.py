@@ -36,6 +36,8 @@ INPUT_MULTIPLE = 32
 SPREAD_HINT_CHANNELS = 5
 HINT_WEIGHT = 8.0
 """Log-odds between going along with a fully trusted hint and going across it."""
+HINT_MOVES = 6.0
+"""Log-odds of moving that a fully trusted hint adds where it lies."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,11 +174,12 @@ class MotionNetwork(nn.Module):
         """Split the last layer; where there are hints, lean on them as far as the network trusts them."""
         bins = self.config.bins
         moving, speed, trust, direction, residual = torch.split(raw, [1, 1, 2, bins, bins], 1)
-        toward, log_speed, known = hints[:, :2], hints[:, 2:3], hints[:, 3:4]
+        toward, log_speed, known, near = hints[:, :2], hints[:, 2:3], hints[:, 3:4], hints[:, 4:5]
         angles = bin_angles(bins, device=raw.device).view(1, -1, 1, 1)
         agreement = toward[:, :1] * angles.cos() + toward[:, 1:] * angles.sin()
         trust = torch.sigmoid(trust) * known
         direction = direction + HINT_WEIGHT * trust[:, :1] * agreement
+        moving = moving + HINT_MOVES * trust[:, :1] * near
         hinted = torch.log(torch.expm1(log_speed).clamp(min=0.02))
         speed = speed + trust[:, 1:] * (hinted - speed)
         # A residual may cross half-way into the neighbouring bin, so that no angle is out of reach.

@@ -85,7 +85,7 @@ def test_the_edge_is_soft_on_the_moving_side_only():
     assert ((moving > 0) & (moving < 1)).any()
 
 
-@pytest.mark.parametrize("logit", [-6.0, -0.5])
+@pytest.mark.parametrize("logit", [-6.0, -1.5])
 def test_photos_without_anything_that_moves_are_recognised(logit):
     prediction = predict_motion(_photo(), BlueMoves(logit=logit))
     assert prediction.nothing_to_animate
@@ -145,8 +145,29 @@ def test_a_region_settles_on_one_of_two_directions():
     rng = np.random.default_rng(0)
     right = 0.6 + 0.2 * rng.standard_normal((40, 60)).astype(np.float32).clip(-2, 2)
     heads = _heads({0: right.clip(0.01, 0.99), 8: (1 - right).clip(0.01, 0.99)}, np.ones((40, 60)))
-    coarse = decode_coherently(heads, MotionDecoding())
+    coarse = decode_coherently(heads, MotionDecoding(unity=0.0, leaning=0.0))
     assert (coarse.motion_2hw[0] > 0).mean() > 0.99
+
+
+def _two_ponds(left_one: float, right_one: float) -> MotionHeads:
+    """The probability of moving right in the two halves of a picture; otherwise left."""
+    right = np.repeat([[left_one, right_one]], 30, axis=1).repeat(40, axis=0).astype(np.float32)
+    return _heads({0: right, 8: 1 - right}, np.ones((40, 60)))
+
+
+def test_the_whole_picture_tips_the_balance_of_a_region():
+    decoding = MotionDecoding(leaning=0.0)
+    drifting = decode_coherently(_two_ponds(0.75, 0.45), decoding).motion_2hw[0]
+    assert (drifting > 0).all()
+    sure = decode_coherently(_two_ponds(0.75, 0.05), decoding).motion_2hw[0]
+    assert (sure[:, :25] > 0).all() and (sure[:, -25:] < 0).all(), "what is sure keeps its own direction"
+
+
+def test_photos_that_do_not_tell_left_from_right_drift_alike():
+    for chance in (0.48, 0.52):
+        drifting = decode_coherently(_two_ponds(chance, chance), MotionDecoding()).motion_2hw[0]
+        assert (drifting < 0).all()
+    assert (decode_coherently(_two_ponds(0.9, 0.9), MotionDecoding()).motion_2hw[0] > 0).all()
 
 
 def test_unsure_directions_spend_less_speed():
@@ -223,6 +244,6 @@ def test_other_arrays_are_refused():
 
 
 def test_impossible_decodings_are_refused():
-    for values in ({"threshold": 1.5}, {"least_speed": 3.0}, {"erosion": -0.1}):
+    for values in ({"threshold": 1.5}, {"least_speed": 3.0}, {"erosion": -0.1}, {"leaning": 1.0}):
         with pytest.raises(UsageError):
             MotionDecoding(**values)

@@ -110,6 +110,14 @@ def test_an_untrained_network_already_follows_hints():
     )
 
 
+def test_what_a_hint_lies_on_moves():
+    photo, network = torch.rand(1, 3, 64, 96), MotionNetwork(TINY).eval()
+    hints = torch.from_numpy(hint_channels(np.array([[0.25, 0.5]]), np.array([[0.0, 3.0]]), (64, 96)))[None]
+    with torch.inference_mode():
+        gained = (network(photo, hints).moving_logit_B1HW - network(photo).moving_logit_B1HW)[0, 0]
+    assert gained[8, 6] > 1.5 and gained[:, 14:].abs().max() < 0.5
+
+
 def test_hints_change_what_is_trained():
     """A network may learn to mistrust hints: the trust takes a gradient."""
     network = MotionNetwork(TINY)
