@@ -23,7 +23,7 @@ from flows.jobs import Outcome, TrainingJob
 from flows.limits import one_writer
 from flows.settings import Settings
 from flows.unchanged import Record, datasets_digest, inputs_digest
-from storage.errors import StillstreamError, StoreError
+from storage.errors import JobError, StillstreamError, StoreError
 from storage.model_registry import pin_weights
 from storage.progress import OnProgress
 
@@ -44,9 +44,9 @@ class StoppedError(StillstreamError):
     """A job was asked to end before all was done; what is done is kept, and a rerun goes on from there."""
 
 
-def _store_failed(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
-    """Whether trying again may help."""
-    return isinstance(state.result(raise_on_failure=False), StoreError)
+def _may_pass(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:
+    """Whether trying again may help: the store or a worker was away, and what is finished is kept."""
+    return isinstance(state.result(raise_on_failure=False), StoreError | JobError)
 
 
 # What is done already is known from what lies at the output (see flows.unchanged), not from Prefect's cache.
@@ -55,7 +55,7 @@ RETRIES: dict[str, Any] = {
     "retries": len(RETRY_SECONDS),
     "retry_delay_seconds": RETRY_SECONDS,
     "retry_jitter_factor": 0.3,  # many runs that lost the same store must not come back at once
-    "retry_condition_fn": _store_failed,
+    "retry_condition_fn": _may_pass,
     **NO_MEMORY,
 }
 

@@ -210,7 +210,8 @@ def decode_coherently(heads: MotionHeads, decoding: MotionDecoding) -> CoarseMot
     shared = shared[:, :bins] / shared[:, bins:].clamp(min=1e-6)
     # Where left is as likely as right, every region would toss a coin of its own. The whole picture's choice
     # tips the balance, and where that is even too, a constant leaning: like photos should drift alike.
-    whole = (probability * moving).sum((2, 3), keepdim=True) / moving.sum((2, 3), keepdim=True).clamp(min=1e-6)
+    share = moving / moving.sum((2, 3), keepdim=True).clamp(min=1e-6)
+    whole = (probability * share).sum((2, 3), keepdim=True)
     shared = shared * (whole + 1.0 / bins) ** decoding.unity * (1.0 - decoding.leaning * centres.cos())
     # Half a circle's worth of votes: neighbours of the winning direction support it, opposite ones do not.
     angles = bin_angles(bins, device=probability.device)

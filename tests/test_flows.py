@@ -13,7 +13,7 @@ from drawn_dataset import write_drawn_dataset
 from flows.jobs import Outcome, TrainingJob
 from flows.prefect_environment import PREFECT_DEFAULTS
 from flows.settings import Settings
-from storage.errors import StoreError, UsageError
+from storage.errors import JobError, StoreError, UsageError
 from storage.manifest import LEDGER_SCHEMA, write_rows
 from storage.objects import write_bytes
 from storage.progress import Progress
@@ -128,8 +128,9 @@ def test_failed_items_are_told_by_state_and_artifact(
     assert r"\<b\>\|x.jpg" in artifact("animation-not-ok")
 
 
-def test_only_a_failing_store_is_tried_again(
-    server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("passing", [StoreError("the store said 503"), JobError("a worker process has died")])
+def test_only_what_may_pass_is_tried_again(
+    server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, passing: Exception
 ) -> None:
     from prefect import flow
 
@@ -140,7 +141,7 @@ def test_only_a_failing_store_is_tried_again(
     def flaky(*_: object) -> Outcome:
         calls.append("called")
         if len(calls) == 1:
-            raise StoreError("the store said 503")
+            raise passing
         return outcome()
 
     def wrong(*_: object) -> Outcome:
