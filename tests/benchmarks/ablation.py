@@ -104,6 +104,13 @@ def table(rows: dict[str, dict[str, float]], steps: int) -> str:
             f"| {name} | {row['score']:.3f} | {row['score'] - full:+.3f} | {row['iou']:.3f} | "
             f"{row['angle']:.1f}° | {row['relative_error']:.3f} | {row['end_point_error']:.3f} |"
         )
+    if "full, seed 1" in rows:
+        chance = abs(rows["full, seed 1"]["score"] - full)
+        lines += [
+            "",
+            f"Two seeds of the full training differ by {chance:.2f}: smaller differences say nothing. The "
+            "angle alone moves the score by as much, since what could go either way turns around together.",
+        ]
     return "\n".join(lines) + "\n"
 
 
