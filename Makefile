@@ -69,7 +69,7 @@ cluster-test: $(INSTALLED)
 	$(BIN)/pytest -m flink -rs tests/test_cluster.py tests/test_worker_pool.py
 
 lock:
-	$(BIN)/uv pip compile --quiet --universal --all-extras --generate-hashes --no-emit-index-url --no-header \
+	$(BIN)/uv pip compile --quiet --universal --all-extras --generate-hashes --no-header \
 		pyproject.toml -o requirements.lock
 
 clean:
