@@ -8,7 +8,6 @@ libraries count more than once.
 """
 
 import argparse
-import json
 import os
 import platform
 import subprocess
@@ -77,7 +76,6 @@ def animate(folder: Path, weights: str, options: argparse.Namespace) -> tuple[fl
     sidecars = list((folder / "loops").rglob("*.json"))
     assert process.returncode == 0 and sidecars, said
     used = os.times()
-    print(json.dumps({"seconds": round(seconds, 1)}))
     return seconds, used.children_user + used.children_system, peak[0]
 
 
